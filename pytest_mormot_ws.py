@@ -2,9 +2,9 @@
 
 They are described in docs/how-to/testing.md.
 
-A module of its own, outside the package, because pytest imports it at every start: who does not ask
-for a fixture does not import mormot_ws either. No option, no hook and no ``autouse`` fixture may
-come in here.
+This module is outside the package because pytest imports it at every start: without a request for
+a fixture, mormot_ws itself is not imported. It must not contain options, hooks or ``autouse``
+fixtures.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def mormot_ws_protocols() -> list[WebSocketProtocol]:
-    """What ``mormot_ws_echo_server`` offers, to be overridden: a list of protocols.
+    """The list of protocols of ``mormot_ws_echo_server``; override it.
 
-    Empty: it echoes under any name.
+    If it is empty, the server echoes with any sub-protocol.
     """
     return []
 
 
 @pytest.fixture
 def mormot_ws_settings() -> WebSocketProcessSettings:
-    """The settings of ``mormot_ws_echo_server``, to be overridden."""
+    """The settings of ``mormot_ws_echo_server``; override them."""
     from mormot_ws import WebSocketProcessSettings
 
     return WebSocketProcessSettings()
@@ -43,13 +43,13 @@ def mormot_ws_echo_server(
 ) -> Iterator[EchoServer]:
     """A WebSocket server on a free port, in this OS process.
 
-    ``uri``, ``stop()``, ``kill()``, ``start()``, ``messages``.
+    It has ``uri``, ``stop()``, ``kill()``, ``start()`` and ``messages``.
     """
     from mormot_ws.testing import EchoServer
 
     if not isinstance(mormot_ws_protocols, (list, tuple)):
         kind = type(mormot_ws_protocols).__name__
-        raise TypeError(f"the fixture mormot_ws_protocols returns a list of protocols, not {kind}")
+        raise TypeError(f"the fixture mormot_ws_protocols must return a list, not {kind}")
     with EchoServer(*mormot_ws_protocols, settings=mormot_ws_settings) as server:
         yield server
 
@@ -58,7 +58,7 @@ def mormot_ws_echo_server(
 def mormot_ws_echo_process() -> Iterator[EchoServerProcess]:
     """An echo server on a free port, in an OS process of its own.
 
-    Also ``kill()`` by SIGKILL, ``freeze()`` and ``thaw()``.
+    It also has ``kill()`` with SIGKILL, ``freeze()`` and ``thaw()``.
     """
     from mormot_ws.testing import EchoServerProcess
 
@@ -68,9 +68,9 @@ def mormot_ws_echo_process() -> Iterator[EchoServerProcess]:
 
 @pytest.fixture
 def mormot_ws_proxy_to() -> Iterator[Callable[..., FaultProxy]]:
-    """``mormot_ws_proxy_to(host, port)``: a fault-injecting proxy before a server of your own.
+    """``mormot_ws_proxy_to(host, port)``: a fault-injecting proxy in front of your own server.
 
-    As many as you want.
+    Call it as often as you need.
     """
     from mormot_ws.testing import FaultProxy
 
@@ -88,6 +88,6 @@ def mormot_ws_proxy(
 ) -> FaultProxy:
     """A fault-injecting proxy in front of ``mormot_ws_echo_server``.
 
-    ``uri``, ``cut()``, ``blackhole()``, ``delay(ms)``, …
+    It has ``uri``, ``cut()``, ``blackhole()``, ``delay(ms)``, …
     """
     return mormot_ws_proxy_to(mormot_ws_echo_server.host, mormot_ws_echo_server.port)

@@ -1,17 +1,17 @@
-"""Messages that arrive although connections break.
+"""Messages that arrive even if connections break.
 
-Each is kept, and sent again, until the receiver has said that it has it.
+Each message is kept and sent again until the receiver has acknowledged it.
 
     python examples/at_least_once.py receive [--host 127.0.0.1] [--port 8999]
     python examples/at_least_once.py send [--host 127.0.0.1] [--port 8999] < messages.txt
 
 ``receive`` prints the messages. ``send`` sends the lines of its standard input and ends when all of
-them have been acknowledged. Pull the cable, or stop the receiver and start it again, in between.
-docs/delivery.md says what this adds to the promises of the library.
+them have been acknowledged. In between, pull the cable, or stop and restart the receiver.
+docs/delivery.md explains what this adds to the guarantees of the library.
 
-The sender says first which number it goes on with: ``{"session": "3f…", "first": 7}``, then
-``{"number": 7, "text": "…"}``, …; the receiver answers with the last number that it has in an
-unbroken row: ``{"have": 7}``.
+The sender begins with the number from which it continues: ``{"session": "3f…", "first": 7}``. Then
+it sends ``{"number": 7, "text": "…"}`` and so on. The receiver answers with the last number up to
+which it has all messages: ``{"have": 7}``.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from mormot_ws import (
 )
 
 NAME = "at-least-once"
-#: how many messages may be under way; it bounds the memory of a sender whose receiver is away
+#: the maximum number of messages in flight, which limits the memory while the receiver is away
 WINDOW = 1000
 
 
@@ -60,11 +60,10 @@ class ReliableSender:
         self._next = 1
         # numbers and texts without an acknowledgement
         self._kept: OrderedDict[int, str] = OrderedDict()
-        #: guards the fields above, and keeps the order of what is sent; notified when messages are
-        #: acknowledged
+        #: guards the fields above and the order of sending; notified when messages are acknowledged
         self._changed = threading.Condition()
-        # 0: no other bound than WINDOW, so that the library's queue never refuses. A receiver that
-        # is silent for 10 s is given up
+        # 0: WINDOW is the only limit, so that the library's queue never refuses. A receiver that is
+        # silent for 10 s counts as lost
         settings = WebSocketProcessSettings(
             max_outgoing_frames=0,
             max_outgoing_bytes=0,
@@ -74,7 +73,7 @@ class ReliableSender:
         self.client = HttpClientWebSockets.open(host, port, settings=settings)
 
     def connect(self) -> str:
-        """Connect for the first time, and ask for reconnection; return '' or what went wrong."""
+        """Make the first connection and enable reconnection; return '' or the error."""
         error = self.client.websockets_upgrade(
             "", protocol=WebSocketProtocolChat(NAME, "", self._on_frame)
         )
@@ -83,7 +82,7 @@ class ReliableSender:
         return error
 
     def send(self, text: str) -> None:
-        """Take responsibility for *text*. From any thread.
+        """Take responsibility for *text*. May be called from any thread.
 
         Waits while WINDOW messages are in flight.
         """
@@ -94,7 +93,7 @@ class ReliableSender:
             self._next += 1
 
     def wait_acknowledged(self) -> int:
-        """Wait until the receiver has everything; return the number of messages."""
+        """Wait until the receiver has acknowledged everything; return the number of messages."""
         with self._changed:
             self._changed.wait_for(lambda: not self._kept)
             return self._next - 1
@@ -104,13 +103,13 @@ class ReliableSender:
         assert process is not None
         process.send_frame_async(
             as_frame(**message)
-        )  # never waits. False: no connection; the next one gets all that is kept
+        )  # never waits. False: no connection; all kept messages are sent on the next one
 
     def _on_frame(self, process: WebSocketProcess, frame: WebSocketFrame) -> None:
-        """In the client's thread: send all again on each new connection, then await answers."""
+        """In the client's thread: send everything again on each new connection, handle answers."""
         if frame.opcode is focContinuation:
             with self._changed:
-                process.outgoing.clear()  # left from the last connection; it is all in _kept
+                process.outgoing.clear()  # left over from the last connection; all is in _kept
                 self._push(session=self._session, first=next(iter(self._kept), self._next))
                 for number, text in self._kept.items():
                     self._push(number=number, text=text)
@@ -123,12 +122,12 @@ class ReliableSender:
 
 
 class ReliableReceiver:
-    """Gives each message to *deliver*, in order and, as long as it lives, once."""
+    """Passes each message to *deliver* in order and, as long as it is running, once."""
 
     def __init__(self, host: str, port: int, deliver: Callable[[str], Any]) -> None:
         self._deliver = deliver
         #: the last number of each session. Kept in a database, together with what deliver() does,
-        #: it would make "at least once" an "exactly once", also when this process is killed
+        #: it would make "at least once" an "exactly once", even if this process is killed
         self._have: dict[str, int] = {}
         #: guards _have: a sender may be back before its last connection has ended
         self._safe = threading.Lock()
@@ -143,39 +142,39 @@ class ReliableReceiver:
             process.protocol.set_custom_data(message["session"])
         session = process.protocol.custom_data
         if session is None:
-            return  # left from the sender's last connection: it comes again behind its session
+            return  # left over from the sender's last connection: it comes again after its session
         with self._safe:
             have = self._have.setdefault(session, message.get("first", 1) - 1)
-            # anything else we have already, or it comes again in its turn
+            # we already have anything else, or it comes again later
             if message.get("number") == have + 1:
                 self._deliver(message["text"])
-                # only now: what deliver() did not do is not acknowledged
+                # only now: do not acknowledge a message before deliver() has returned
                 have = self._have[session] = have + 1
         process.send_frame(as_frame(have=have))
 
 
 def say(text: str) -> None:
-    """Print one line, whole and at once, from any thread.
+    """Print a line as a whole and at once, because several threads print.
 
-    Several threads print, and the output may be a pipe.
+    The output may be a pipe.
     """
-    # what a code page of Windows does not have is escaped
+    # escape what a Windows code page does not have
     data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def receive(host: str, port: int) -> None:
-    """Print what arrives, until a signal comes."""
+    """Print what arrives until a signal."""
     receiver = ReliableReceiver(host, port, say)
     with receiver.server as server:
-        say(f"Listening on {server.host}:{server.port}. Ctrl-C stops the receiver.")
+        say(f"Listening on {server.host}:{server.port}. Press Ctrl-C to stop.")
         while not threading.Event().wait(0.5):  # on Windows, Ctrl-C ends only short waits
             pass
 
 
 def send(host: str, port: int) -> None:
-    """Send the lines of the standard input."""
+    """Send the lines of standard input."""
     sender = ReliableSender(host, port)
     with sender.client as client:
         error = sender.connect()
@@ -188,8 +187,8 @@ def send(host: str, port: int) -> None:
 
 
 def main() -> None:
-    """Read the command line, receive or send."""
-    parser = argparse.ArgumentParser(description="Messages that arrive although connections break.")
+    """Read the command line, then receive or send."""
+    parser = argparse.ArgumentParser(description="Messages that arrive even if connections break.")
     parser.add_argument("what", choices=("receive", "send"))
     parser.add_argument(
         "--host", default="127.0.0.1", help="the receiver's address (default %(default)s)"

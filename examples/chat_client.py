@@ -1,13 +1,13 @@
 """A chat client for the terminal, for the rooms of chat_server.py.
 
-    python examples/chat_client.py NAME [--room lobby] [--host 127.0.0.1] [--port 8999] [--tls [--ca
-    FILE]]
+    python examples/chat_client.py NAME [--room lobby] [--host 127.0.0.1] [--port 8999]
+                                        [--tls [--ca FILE]]
 
-A line is said; /who shows who is there; /quit (or the end of input, or Ctrl-C) leaves. Works at a
-terminal and through pipes.
+Each line is sent to the room. /who shows who is there; /quit (or the end of input, or Ctrl-C)
+leaves. Works on a terminal and with pipes.
 
-It comes back by itself, and gets what it has missed; what is said meanwhile is said then. No line
-is lost, and none appears twice, as long as the room remembers what has happened.
+The client reconnects by itself and shows what it has missed. Lines typed while it is disconnected
+are sent after that. No line is lost or shown twice, as long as the room remembers its history.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ from mormot_ws import (
     client_tls_context,
 )
 
-MAX_TEXT = 2_000  # characters that the server takes
-MAX_UNSAID = 20  # lines that may be under way before say() waits
-PATIENCE = 10  # seconds that leaving waits for lines under way
+MAX_TEXT = 2_000  # characters that the server accepts
+MAX_UNSAID = 20  # lines that may be in flight before say() waits
+PATIENCE = 10  # seconds for which leave() waits for lines in flight
 
 
 class ChatClient:
     """One person in one room.
 
-    The methods without an underscore are for the main thread, the others run in the client's.
+    The methods without an underscore are called in the main thread, the others in the client's.
     """
 
     def __init__(
@@ -53,10 +53,10 @@ class ChatClient:
         self._room = room
         self._entered = False
         self.topics = WebSocketProtocolTopics()
-        # a position that never was: everything that the room remembers
+        # an unknown position requests everything that the room remembers
         start = Position("", 0)
         self.topics.subscribe(room, self._heard, start, self._recovered, self._refused)
-        # a server that is silent for 15 s is given up
+        # a server that is silent for 15 s counts as lost
         settings = WebSocketProcessSettings(
             heartbeat_delay=5_000, disconnect_after_invalid_heartbeat_count=2
         )
@@ -64,7 +64,7 @@ class ChatClient:
         self.client.on_websockets_closed = self._closed
 
     def connect(self) -> str:
-        """Connect for the first time, and ask for reconnection; return '' or what went wrong."""
+        """Make the first connection and enable reconnection; return '' or the error."""
         uri = f"?{urlencode({'name': self._name})}"
         error = self.client.websockets_upgrade(uri, protocol=self.topics)
         if not error:
@@ -72,7 +72,7 @@ class ChatClient:
         return error
 
     def say(self, text: str) -> None:
-        """Say *text* now, or as soon as we are back. Waits while MAX_UNSAID lines are under way."""
+        """Send *text* now, or after reconnecting. Waits while MAX_UNSAID lines are in flight."""
         while len(unsaid := self.topics.unacknowledged) >= MAX_UNSAID:
             unsaid[0].wait(500)  # on Windows, Ctrl-C ends only short waits
         self.topics.publish(self._room, {"text": text}, self._said)
@@ -85,12 +85,12 @@ class ChatClient:
             show(f"! {exc}")
             return
         if members is None:
-            show("! There is no connection")
+            show("! Not connected")
         else:
             show(f"* Here are {', '.join(sorted(each['name'] for each in members.values()))}")
 
     def leave(self, patience: float) -> int:
-        """Wait up to *patience* seconds for the lines under way; return how many were not said."""
+        """Wait up to *patience* seconds for lines in flight; return how many were not sent."""
         self.client.on_websockets_closed = None
         give_up = time.monotonic() + patience
         for unsaid in self.topics.unacknowledged:
@@ -109,11 +109,11 @@ class ChatClient:
             self._entered = True
             show(f"* You are {self._name} in {self._room}")
         elif recovery.recovered:
-            show("* We are back")
+            show("* Reconnected")
         elif recovery.reason == "epoch":
-            show("* We are back, but the server has forgotten what was said before")
+            show("* Reconnected, but the server has lost the history")
         else:
-            show("* We are back; the server does not remember all that was said meanwhile")
+            show("* Reconnected, but some lines are missing")
 
     def _refused(self, subscription: TopicSubscription) -> None:
         show(f"! {subscription.reason}")
@@ -123,20 +123,20 @@ class ChatClient:
             show(f"! {line.reason}")
 
     def _closed(self, client: HttpClientWebSockets) -> None:
-        show("* The connection is lost; we come back as soon as the server does")
+        show("* Connection lost; reconnecting")
 
 
 def show(line: str) -> None:
-    """Print one line, whole and at once. What others write may not command the terminal."""
+    """Print a line as a whole and at once. Text from others cannot control the terminal."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in line)
-    # what a code page of Windows does not have is escaped
+    # escape what a Windows code page does not have
     data = f"{line}\n".encode(sys.stdout.encoding, "backslashreplace")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def talk(chat: ChatClient) -> None:
-    """Do what the lines on standard input say, until /quit or their end."""
+    """Handle the lines of standard input until /quit or their end."""
     for raw in sys.stdin.buffer if sys.stdin else ():
         line = raw.decode("utf-8", "replace").strip()
         if line == "/quit":
@@ -144,25 +144,25 @@ def talk(chat: ChatClient) -> None:
         if line == "/who":
             chat.who()
         elif len(line) > MAX_TEXT:
-            show(f"! A line has at most {MAX_TEXT} characters")
+            show(f"! A line must have at most {MAX_TEXT} characters")
         elif line:
             chat.say(line)
 
 
 def main() -> None:
-    """Read the command line, connect, talk."""
-    parser = argparse.ArgumentParser(description="A chat client that comes back by itself.")
-    parser.add_argument("name", help="what the others call you")
+    """Read the command line, connect and chat."""
+    parser = argparse.ArgumentParser(description="A chat client that reconnects by itself.")
+    parser.add_argument("name", help="your name in the room")
     parser.add_argument("--room", default="lobby", help="the room to join (default %(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="the server (default %(default)s)")
     parser.add_argument("--port", default=8999, type=int, help="its port (default %(default)s)")
-    parser.add_argument("--tls", action="store_true", help="connect by wss")
+    parser.add_argument("--tls", action="store_true", help="connect with TLS (wss)")
     parser.add_argument("--ca", metavar="FILE", help="trust this authority instead of the system's")
     args = parser.parse_args()
     try:
         tls = client_tls_context(args.ca) if args.tls or args.ca else None
         chat = ChatClient(args.host, args.port, args.room, args.name, tls)
-        with chat.client as client:  # frees it at the end, in this thread: never in a callback
+        with chat.client as client:  # frees it at the end, in this thread; never in a callback
             try:
                 error = chat.connect()
                 if error:
@@ -176,7 +176,7 @@ def main() -> None:
                 sys.exit(f"{left} lines were not delivered")
     except KeyboardInterrupt:
         pass
-    except (ValueError, OSError) as exc:  # not a port, or no such file
+    except (ValueError, OSError) as exc:  # an invalid port, or a missing file
         sys.exit(f"Cannot connect: {exc}")
 
 

@@ -1,13 +1,13 @@
 """A chat server with rooms, for chat_client.py in a terminal and chat.html in a browser.
 
-    python examples/chat_server.py [--host 127.0.0.1] [--port 8999] [--room lobby]... [--redis URL]
-    [--cert FILE [--key FILE]]
+    python examples/chat_server.py [--host 127.0.0.1] [--port 8999] [--room lobby]...
+                                   [--redis URL] [--cert FILE [--key FILE]]
 
-Ctrl-C or SIGTERM stops it. Open http://127.0.0.1:8999/ for the page. With --redis what was said
-outlasts the server, and several of them are one.
+Ctrl-C or SIGTERM stops it. Open http://127.0.0.1:8999/ for the page. With --redis the rooms survive
+a restart, and several servers share them.
 
-A room is a topic: what is said in it is published there, and who comes back gets what was said
-meanwhile. So all that is left to do here is to say who may say what.
+A room is a topic: lines are published on it, and a client that reconnects gets those it has missed.
+So this program only decides who may say what.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from mormot_ws import (
 from mormot_ws.page import answer_html
 
 PAGE = Path(__file__).with_name("chat.html")
-HISTORY = 50  # lines that a room remembers, and
-HISTORY_AGE = 24 * 3_600_000  # for how many milliseconds
+HISTORY = 50  # lines that a room remembers
+HISTORY_AGE = 24 * 3_600_000  # milliseconds for which it remembers them
 MAX_NAME = 30  # characters of a name
-MAX_TEXT = 2_000  # characters of a text
+MAX_TEXT = 2_000  # characters of a line
 
 
 class Chat:
-    """What may be done. The methods run in the connections' threads."""
+    """The rules of the rooms. The methods run in the connections' threads."""
 
     def __init__(self, rooms: set[str]) -> None:
         self._rooms = rooms
@@ -57,7 +57,7 @@ class Chat:
             "topics",
             "",
             hub,
-            # who says more has to wait a little
+            # a client that sends more has to wait a little
             limits=TopicLimits(max_publications_per_second=10, max_payload=16_384),
             presence=True,
             on_subscribe=self.enter,
@@ -66,25 +66,25 @@ class Chat:
         )
 
     def enter(self, process: WebSocketProcess, room: str) -> bool | str:
-        """Somebody wants to hear what is said in a room."""
+        """Called when a client subscribes to a room."""
         return room in self._rooms or "there is no such room"
 
     def say(self, process: WebSocketProcess, room: str, data: Any) -> dict[str, Any] | str:
-        """Somebody says something; return what the others get, or why not."""
+        """Called for each line; return what the others get, or the reason for a refusal."""
         if room not in self._rooms:
             return "there is no such room"
         match data:
             case {"text": str(text)} if text.strip() and len(text) <= MAX_TEXT:
                 name = process.protocol.connection_opaque
                 return {"name": name, "text": text, "time": int(time.time())}
-        return f"a text has 1 to {MAX_TEXT} characters"
+        return f"a line must have 1 to {MAX_TEXT} characters"
 
 
 def upgraded(protocol: WebSocketProtocol) -> int:
-    """Somebody connects, by ``/?name=…``: who is it, and may he?
+    """Check the name of a new client, which connects to ``/?name=…``.
 
-    Pages of other sites are refused: they could listen through a visitor's browser. Programs send
-    no Origin.
+    Pages of other sites are refused, because they could listen through a visitor's browser.
+    Programs send no Origin.
     """
     origin = protocol.upgrade_header("Origin")
     if origin and urlsplit(origin).netloc != protocol.upgrade_header("Host"):
@@ -95,7 +95,7 @@ def upgraded(protocol: WebSocketProtocol) -> int:
 
 
 def new_hub(redis: str) -> Hub:
-    """Return where the rooms are: in Redis, or else in our memory."""
+    """Return the hub with the rooms: in Redis, or in memory."""
     if redis:
         return RedisHub(redis, history_count=HISTORY, history_age=HISTORY_AGE)
     return MemoryHub(history_count=HISTORY, history_age=HISTORY_AGE)
@@ -103,20 +103,20 @@ def new_hub(redis: str) -> Hub:
 
 def main() -> None:
     """Read the command line and serve."""
-    parser = argparse.ArgumentParser(description="A chat server on topics.")
-    parser.add_argument("--host", default="127.0.0.1", help="where to listen; 0.0.0.0: everywhere")
-    parser.add_argument("--port", default=8999, type=int, help="0: any free one")
-    parser.add_argument("--room", action="append", help="a room (default lobby); may be repeated")
-    parser.add_argument("--redis", metavar="URL", help="keep what is said there: redis://…")
+    parser = argparse.ArgumentParser(description="A chat server based on topics.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: all")
+    parser.add_argument("--port", default=8999, type=int, help="0: any free port")
+    parser.add_argument("--room", action="append", help="a room (default lobby); repeatable")
+    parser.add_argument("--redis", metavar="URL", help="keep the rooms in Redis: redis://…")
     parser.add_argument("--cert", metavar="FILE", help="certificate chain in PEM: https and wss")
-    parser.add_argument("--key", metavar="FILE", help="its private key, if not in the same file")
+    parser.add_argument("--key", metavar="FILE", help="private key, if not in the same file")
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):
         # both raise KeyboardInterrupt here, in the main thread
         signal.signal(number, signal.default_int_handler)
     settings = WebSocketProcessSettings(
         max_message_bytes=32_768,
-        # somebody who is silent for 30 s is gone
+        # a client that is silent for 30 s counts as lost
         heartbeat_delay=10_000,
         disconnect_after_invalid_heartbeat_count=2,
     )

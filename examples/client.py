@@ -2,7 +2,7 @@
 
     python examples/client.py [--host 127.0.0.1] [--port 8999] [--protocol echo] [--uri '']
 
-A line is sent; an empty one prints the status; Q (or the end of input, or Ctrl-C) quits.
+Each line is sent; an empty line prints the status; Q (or the end of input, or Ctrl-C) quits.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from mormot_ws import (
 
 
 class EchoClient:
-    """The application. Its callbacks run in the client's thread, and never free() the client.
+    """The application.
 
-    They run one at a time.
+    Its callbacks run in the client's thread, one at a time, and must never free() the client.
     """
 
     def __init__(self, host: str, port: int, name: str) -> None:
@@ -38,12 +38,12 @@ class EchoClient:
         self.protocol.on_incoming_frame = self.on_incoming_frame
         self.client = HttpClientWebSockets.open(host, port)
         self.reconnect_count = 0
-        # messages whose echo has not come yet; the condition guards it
+        # the number of messages whose echo is missing; guarded by the condition
         self._missing = 0
         self._missing_changed = threading.Condition()
 
     def connect(self, uri: str) -> str:
-        """Upgrade to WebSocket and ask for reconnection; return '' or what went wrong."""
+        """Upgrade to WebSocket and enable reconnection; return '' or the error."""
         error = self.client.websockets_upgrade(uri, protocol=self.protocol)
         if self.client.websockets is not None:
             self.client.websockets.on_reconnect = self.do_reconnect
@@ -56,7 +56,7 @@ class EchoClient:
             self.reconnect_count += 1
             say(f"Reconnection attempt #{self.reconnect_count} failed")
             return "Retry"
-        # the TCP connection is open, but it is no WebSocket yet: upgrade it, with the same URI and
+        # the TCP connection is open, but not a WebSocket yet: upgrade it, with the same URI and
         # protocol object
         error = self.client.websockets_upgrade(
             process.protocol.upgrade_uri,
@@ -73,13 +73,13 @@ class EchoClient:
             return "Retry"  # any text closes the socket and tries again later
         self.reconnect_count = 0
         say(f"Reconnected! ConnectionID: {process.connection_id}")
-        # here an application logs in again, renews its subscriptions, and so on
+        # here an application would log in again, renew its subscriptions, and so on
         return ""  # success
 
     def on_incoming_frame(self, sender: WebSocketProcess, frame: WebSocketFrame) -> None:
         """Called for each message, and when the connection opens or ends.
 
-        Opening is focContinuation, the end focConnectionClose.
+        The opcode is focContinuation at the start and focConnectionClose at the end.
         """
         if frame.opcode is focText:
             say(f"[ECHO] {frame.text}")
@@ -93,21 +93,21 @@ class EchoClient:
         self._count(1)
         if not self.protocol.send_frame(self.client.websockets, WebSocketFrame(focText, line)):
             self._count(-1)
-            say("Not sent: Disconnected")
+            say("Not sent: disconnected")
 
     def wait_for_echoes(self, seconds: float) -> None:
-        """Wait until all that was sent has come back: after free() no message is delivered."""
+        """Wait for all missing echoes: after free() no message is delivered."""
         with self._missing_changed:
             self._missing_changed.wait_for(lambda: self._missing <= 0, seconds)
 
     def _count(self, change: int | None) -> None:
-        """Add *change* to the number of missing echoes; None: none will come any more."""
+        """Add *change* to the number of missing echoes; None: no more will arrive."""
         with self._missing_changed:
             self._missing = 0 if change is None else self._missing + change
             self._missing_changed.notify_all()
 
     def status(self) -> str:
-        """Say how things are."""
+        """Return the state in one line."""
         process = self.client.websockets
         assert process is not None
         word = "Connected" if process.state is wpsRun else "Disconnected"
@@ -118,19 +118,19 @@ class EchoClient:
 
 
 def say(text: str) -> None:
-    """Print one line, whole and at once, from any thread.
+    """Print a line as a whole and at once, because several threads print.
 
-    Several threads print, and the output may be a pipe.
+    The output may be a pipe.
     """
-    # what a code page of Windows does not have is escaped
+    # escape what a Windows code page does not have
     data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def talk(app: EchoClient) -> None:
-    """Do what the lines on standard input say, until Q or their end."""
-    say(f"{app.status()}. Type a message; Enter alone shows the status, Q quits.")
+    """Handle the lines of standard input until Q or their end."""
+    say(f"{app.status()}. Type a message; an empty line shows the status, Q quits.")
     for raw in sys.stdin.buffer if sys.stdin else ():
         line = raw.decode("utf-8", "replace").rstrip("\r\n")
         if line.strip().upper() == "Q":
@@ -144,7 +144,7 @@ def talk(app: EchoClient) -> None:
 
 
 def main() -> None:
-    """Read the command line, connect, talk."""
+    """Read the command line, connect and send what is typed."""
     parser = argparse.ArgumentParser(description="A WebSocket client that reconnects.")
     parser.add_argument(
         "--host", default="127.0.0.1", help="the server's name or address (default %(default)s)"
@@ -152,18 +152,16 @@ def main() -> None:
     parser.add_argument(
         "--port", default=8999, type=int, help="the server's port (default %(default)s)"
     )
-    parser.add_argument(
-        "--protocol", default="echo", help="name of the sub-protocol (default %(default)s)"
-    )
-    parser.add_argument("--uri", default="", help="the resource to ask for (default: none)")
+    parser.add_argument("--protocol", default="echo", help="the sub-protocol (default %(default)s)")
+    parser.add_argument("--uri", default="", help="the path of the upgrade (default: /)")
     args = parser.parse_args()
     try:
         app = EchoClient(args.host, args.port, args.protocol)
-        with app.client:  # frees it at the end, in this thread: never in a callback
+        with app.client:  # frees it at the end, in this thread; never in a callback
             error = app.connect(args.uri)
             if error:
                 if error == "Not Connected":
-                    error = f"no server there ({app.client.last_error})"
+                    error = f"no server is listening ({app.client.last_error})"
                 sys.exit(f"Cannot connect to {args.host}:{args.port}: {error}")
             talk(app)
     except KeyboardInterrupt:

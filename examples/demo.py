@@ -1,11 +1,11 @@
-"""The reconnection demo, by itself and in one terminal, in about 15 seconds.
+"""The reconnection demo: runs by itself in one terminal, in about 15 seconds.
 
     python examples/demo.py
     python examples/demo.py --pause 0
 
-It starts server.py and client.py as they are, types into the client, kills the server, waits for
-failed attempts, starts the server again, and checks that the client is back and gets its echo.
-Exits with 0 when all of that was seen, else with 1.
+It starts server.py and client.py, types into the client, kills the server, waits for failed
+attempts, restarts the server, and checks that the client reconnects and gets its echo. The exit
+code is 0 if all of that was seen, otherwise 1.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import threading
 import time
 from pathlib import Path
 
-PATIENCE = 30  # seconds for anything that we wait for
-PAUSE = 1.5  # seconds between two steps, so that one can read along
+PATIENCE = 30  # the time-out for each wait, in seconds
+PAUSE = 1.5  # seconds between two steps, so that you can read along
 
 
 class Program:
-    """One of the examples as an OS process: its output is shown and searched.
+    """An example as an OS process, whose output is shown and searched.
 
     Lines can be typed into it.
     """
@@ -41,7 +41,7 @@ class Program:
             encoding="utf-8",
             errors="replace",
         )
-        # what it has printed; None: it has ended
+        # the lines that it printed; None: it has ended
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.relay = threading.Thread(target=self._relay, daemon=True)
         self.relay.start()
@@ -65,7 +65,7 @@ class Program:
             if line is None:
                 raise DemoFailed(
                     f"the {self.name} did not print {pattern!r} within {PATIENCE} s, or ended"
-                    " before"
+                    " before that"
                 )
             match = re.search(pattern, line)
             if match:
@@ -73,20 +73,20 @@ class Program:
 
     def enter(self, line: str) -> None:
         """Type *line* and Enter."""
-        show(f"{self.name}:  <- {line!r} is typed")
+        show(f"{self.name}:  <- typing {line!r}")
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
 
     def expect_exit(self) -> None:
-        """Wait for its end, which has to be an orderly one."""
+        """Wait for its end, which must be a normal one."""
         code = self.process.wait(PATIENCE)
         if code != 0:
             raise DemoFailed(f"the {self.name} ended with exit code {code}")
 
     def clean_up(self) -> None:
-        """Leave nothing behind, however it went."""
-        self.process.kill()  # does nothing when it has ended
+        """Leave nothing behind, even after a failure."""
+        self.process.kill()  # does nothing if it has ended
         self.process.wait()
         self.relay.join(PATIENCE)
         assert self.process.stdin is not None
@@ -95,22 +95,22 @@ class Program:
 
 
 class DemoFailed(Exception):
-    """Something that should have been seen was not."""
+    """Raised if the expected output did not appear."""
 
 
 def show(text: str) -> None:
-    """Print one line, whole and at once."""
-    # what a code page of Windows does not have is escaped
+    """Print a line as a whole and at once."""
+    # escape what a Windows code page does not have
     data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def demo(programs: list[Program], pause: float) -> None:
-    """The story, with *pause* seconds between its steps. *programs* gets whatever was started."""
+    """Run the steps, *pause* seconds apart; add each started program to *programs*."""
 
     def rest() -> None:
-        # so that one can read along
+        # so that you can read along
         time.sleep(pause)
 
     def step(text: str) -> None:
@@ -132,8 +132,8 @@ def demo(programs: list[Program], pause: float) -> None:
         client.expect(re.escape(f"[ECHO] {message}"))
 
     step(
-        "The server is killed: the client notices at once, and tries to reconnect, less and less"
-        " often"
+        "The server is killed: the client notices at once and tries to reconnect, at growing"
+        " intervals"
     )
     server.process.kill()
     client.expect(r"\[CLOSED\]")
@@ -142,15 +142,15 @@ def demo(programs: list[Program], pause: float) -> None:
     client.expect("^Disconnected")
     client.expect(r"Reconnection attempt #\d+ failed")
 
-    step("The server is started again: the client comes back by itself")
+    step("The server is restarted: the client reconnects by itself")
     server = start("server", "--port", port)
     server.expect("Listening on")
     client.expect(r"Reconnected! ConnectionID: \d+")
     rest()
-    client.enter("here I am again")
-    client.expect(re.escape("[ECHO] here I am again"))
+    client.enter("hello again")
+    client.expect(re.escape("[ECHO] hello again"))
 
-    step("Both are stopped")
+    step("Stopping both")
     client.enter("Q")
     client.expect_exit()
     server.enter("")
@@ -159,13 +159,13 @@ def demo(programs: list[Program], pause: float) -> None:
 
 def main() -> int:
     """Run the demo; return the exit code."""
-    parser = argparse.ArgumentParser(description="The reconnection demo, by itself.")
+    parser = argparse.ArgumentParser(description="The reconnection demo, which runs by itself.")
     parser.add_argument(
         "--pause",
         type=float,
         default=PAUSE,
         metavar="SECONDS",
-        help="between two steps, so that one can read along (default: %(default)s)",
+        help="time between two steps, so that you can read along (default: %(default)s)",
     )
     pause = parser.parse_args().pause
     started = time.monotonic()
@@ -182,7 +182,7 @@ def main() -> int:
         for program in programs:
             program.clean_up()
     show(
-        "\nThe demo went well: lost, reconnected, and echoing again, in"
+        "\nThe demo went well: lost, reconnected and echoing again in"
         f" {time.monotonic() - started:.0f} seconds."
     )
     return 0

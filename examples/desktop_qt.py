@@ -1,9 +1,9 @@
-"""A window of Qt that shows what comes, and sends what is typed: PySide6, or PyQt6.
+"""A Qt window (PySide6 or PyQt6) that shows received messages and sends what you type.
 
     python examples/desktop_qt.py [ws://127.0.0.1:8999/]
 
-Qt's widgets are for the main thread only, and a connection's callbacks run in another. A signal may
-be emitted in any thread: it wakes the main thread.
+Qt widgets may only be used in the main thread, but a connection's callbacks run in another one. A
+signal may be emitted in any thread: it wakes the main thread.
 """
 
 # pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false
@@ -40,7 +40,7 @@ class Window(QWidget):
         self.entry.returnPressed.connect(self.say)
 
         main = self.main = mormot_ws.MainThreadQueue(wake=self.woken.emit)
-        # queued: it runs when the event loop has its turn, whichever thread has emitted
+        # queued: the slot runs in the event loop, whichever thread emits the signal
         self.woken.connect(lambda: main.run_pending(), Qt.ConnectionType.QueuedConnection)
         self.ws = mormot_ws.connect(
             uri,

@@ -1,9 +1,9 @@
-"""A window of Tkinter that shows what comes, and sends what is typed.
+"""A Tkinter window that shows received messages and sends what you type.
 
     python examples/desktop_tk.py [ws://127.0.0.1:8999/]
 
-Tkinter's widgets are for the main thread only, and a connection's callbacks run in another. The
-window's timer takes them over.
+Tkinter widgets may only be used in the main thread, but a connection's callbacks run in another
+one. Here a timer of the window runs the callbacks in the main thread.
 """
 
 from __future__ import annotations

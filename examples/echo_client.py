@@ -1,4 +1,4 @@
-"""An echo client that reconnects by itself. Start it before or after its server, and type."""
+"""An echo client that reconnects by itself. Start it before or after its server, then type."""
 
 import sys
 
@@ -14,4 +14,4 @@ uri = sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8999/"
 with mormot_ws.connect(uri, protocol="echo", on_message=show) as ws:
     for line in sys.stdin:
         if not ws.send(line.rstrip("\n")):
-            print("not sent: the server is away", flush=True)
+            print("not sent: no connection", flush=True)

@@ -1,12 +1,14 @@
-"""A Flask application with a WebSocket in it: an echo for each client, and a broadcast.
+"""A Flask application with a WebSocket: an echo for each client, and a broadcast to all of them.
 
-A button on its page sends something to all of them.
+With Flask's own server, on http://127.0.0.1:5000/:
 
-    python examples/flask_app.py                    with Flask's own server, on
-    http://127.0.0.1:5000/ gunicorn --worker-class gthread --threads 50 --chdir examples
-    flask_app:app
+    python examples/flask_app.py
 
-PORT in the environment is another port for the first form. Extra packages: ``pip install flask
+With gunicorn:
+
+    gunicorn --worker-class gthread --threads 50 --chdir examples flask_app:app
+
+The environment variable PORT changes the port of the first form. Requires ``pip install flask
 gunicorn``.
 """
 
@@ -40,7 +42,7 @@ PAGE = """<!doctype html><meta charset="utf-8"><title>mormot_ws in Flask</title>
 
 
 def on_incoming_frame(process: WebSocketProcess, frame: WebSocketFrame) -> None:
-    """In the thread of the client's request, which it keeps until the WebSocket ends."""
+    """Runs in the thread of the client's request, which lasts until the WebSocket ends."""
     if frame.opcode in (focText, focBinary):
         process.send_frame(frame)
 
@@ -50,9 +52,9 @@ websockets = WebSocketWsgiServer("flask_app")
 websockets.websocket_protocols.add(WebSocketProtocolChat("echo", "ws", on_incoming_frame))
 
 
-@app.get("/ws", websocket=True)  # for upgrades only; without it Flask answers them with 400
+@app.get("/ws", websocket=True)  # only for upgrades; without it, Flask answers these with 400
 def websocket() -> WebSocketWsgiServer:
-    """Become a WebSocket; what the view returns runs it, and ends with it."""
+    """Upgrade to a WebSocket, which runs until the returned response ends."""
     return websockets
 
 
@@ -69,7 +71,7 @@ def broadcast() -> Response:
     return Response(f"{websockets.websocket_broadcast(frame)} clients\n", mimetype="text/plain")
 
 
-websockets.close_on_signals()  # a server that is stopped says goodbye to its clients at once
+websockets.close_on_signals()  # on a signal, say goodbye to all clients at once
 
 if __name__ == "__main__":
     app.run(port=int(os.environ.get("PORT", "5000")))

@@ -1,9 +1,9 @@
-"""An echo server in several OS processes, which all listen on one port.
+"""An echo server in several OS processes that all listen on one port.
 
     python examples/processes.py [--port 8999] [--count 2]
 
-Enter prints what each of them has to do. Ctrl-C or SIGTERM says goodbye to all clients and ends it;
-SIGHUP replaces the processes one after another, without refusing anybody.
+Enter prints the status of each process. Ctrl-C or SIGTERM says goodbye to all clients and stops the
+server; SIGHUP replaces the processes one by one without refusing a connection.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mormot_ws import HttpServerError, Peer, Server, ServerProcesses
 
 
 def make_server(sockets: list[socket.socket], number: int) -> Server:
-    """Return the server of one OS process; called in it."""
+    """Return the server of one OS process. Called in that process."""
     server = Server(socket=sockets)
 
     @server.on_message("echo")
@@ -35,7 +35,7 @@ def make_server(sockets: list[socket.socket], number: int) -> Server:
 
 def show_status(processes: ServerProcesses) -> None:
     """Print a line for each process, and the sums, whenever a line is typed."""
-    # not by sys.stdin, whose lock would be in the way of the program's end
+    # not with sys.stdin, whose lock could keep the program from ending
     while b"\n" in os.read(0, 1024):
         status = processes.status()
         for each in status.processes:
@@ -46,15 +46,15 @@ def show_status(processes: ServerProcesses) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line at once, also into a pipe."""
+    """Print a line at once, even to a pipe."""
     print(text, flush=True)
 
 
 def main() -> None:
     """Read the command line and serve."""
     parser = argparse.ArgumentParser(description="An echo server in several OS processes.")
-    parser.add_argument("--port", default=8999, type=int, help="0 for any free one")
-    parser.add_argument("--count", default=2, type=int, help="how many processes")
+    parser.add_argument("--port", default=8999, type=int, help="0: any free port")
+    parser.add_argument("--count", default=2, type=int, help="the number of OS processes")
     args = parser.parse_args()
     try:
         with ServerProcesses(make_server, args.count, f"127.0.0.1:{args.port}") as processes:
@@ -67,6 +67,6 @@ def main() -> None:
     say("Stopped")
 
 
-# the other processes import this module, too
+# the other processes import this module too
 if __name__ == "__main__":
     main()

@@ -1,4 +1,4 @@
-"""A client of rest_server.py: starts tasks by calling a method, and is called back.
+"""A client of rest_server.py that calls a method to start tasks, and is called back.
 
 It reconnects by itself.
 
@@ -22,9 +22,9 @@ from mormot_ws import ClientServices, HttpClientWebSockets, ServiceError, WebSoc
 
 
 class Watcher(Progress):
-    """What the server calls, in the client's thread.
+    """The methods that the server calls, in the client's thread.
 
-    It may notify the server in here, but not wait for an answer.
+    They may notify the server, but must not wait for an answer.
     """
 
     def step_done(self, number: int, task: Task, step: int) -> None:
@@ -48,18 +48,18 @@ class TaskClient:
         self.services.register(Progress, Watcher())
         #: waits for answers: for the main thread
         self.runner = self.services.get(TaskRunner)
-        #: sends what returns None and does not wait: for callbacks
+        #: does not wait for methods that return None: for callbacks
         self.notified_runner = self.services.get(TaskRunner, notify=True)
 
     def connect(self) -> str:
-        """Upgrade to synopsejson and ask for reconnection; return '' or what went wrong."""
+        """Upgrade to synopsejson and enable reconnection; return '' or the error."""
         error = self.client.websockets_upgrade("root", "", True)
         if not error:
             self.client.auto_reconnect()
         return error
 
     def connected(self, process: WebSocketProcess) -> None:
-        """Called in the client's thread for each connection: a new one must be told who we are."""
+        """Called in the client's thread for each connection, on which we have to register again."""
         self.notified_runner.watch()
         say(f"[CONNECTED] as #{process.connection_id}")
 
@@ -68,31 +68,31 @@ class TaskClient:
         say("[CLOSED]")
 
     def start(self, line: str) -> None:
-        """Call the server, and show what it answers or why it does not."""
+        """Call the server, and show its answer or the error."""
         name, _, steps = line.rpartition(" ")
         try:
             number = self.runner.start(Task(name or "task", int(steps)))
             say(f"Task {number} has started")
         except ValueError:
-            say("A name and a number of steps, please: tea 5")
-        # an error of the server, a time-out, no connection: see its subclasses
+            say("Type a name and a number of steps: tea 5")
+        # an error from the server, a time-out or no connection: see its subclasses
         except ServiceError as exc:
             say(f"Not started: {exc}")
 
 
 def say(text: str) -> None:
-    """Print one line, whole and at once, from any thread.
+    """Print a line as a whole and at once, because several threads print.
 
-    Several threads print, and the output may be a pipe.
+    The output may be a pipe.
     """
-    # what a code page of Windows does not have is escaped
+    # escape what a Windows code page does not have
     data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def main() -> None:
-    """Read the command line, connect, start what is typed."""
+    """Read the command line, connect and start the tasks that are typed."""
     parser = argparse.ArgumentParser(description="Starts tasks on rest_server.py.")
     parser.add_argument(
         "--host", default="127.0.0.1", help="the server's name or address (default %(default)s)"
@@ -103,13 +103,13 @@ def main() -> None:
     args = parser.parse_args()
     try:
         app = TaskClient(args.host, args.port)
-        with app.client:  # frees it at the end, in this thread: never in a callback
+        with app.client:  # frees it at the end, in this thread; never in a callback
             error = app.connect()
             if error:
                 sys.exit(
                     f"Cannot connect to {args.host}:{args.port}: {error} ({app.client.last_error})"
                 )
-            say("A name and a number of steps start a task (tea 5); Q quits.")
+            say("Type a name and a number of steps to start a task (tea 5); Q quits.")
             for raw in sys.stdin.buffer if sys.stdin else ():
                 line = raw.decode("utf-8", "replace").strip()
                 if line.upper() == "Q":

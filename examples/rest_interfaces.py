@@ -1,6 +1,6 @@
-"""What the two REST examples agree on: the interfaces, and what travels in their calls.
+"""The interfaces of the two REST examples, and the values in their calls.
 
-Imported by both; runs nothing.
+Both examples import this module.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 @dataclass
 class Task:
-    """What is to be done."""
+    """A task to be done."""
 
     name: str
     steps: int
@@ -21,11 +21,11 @@ class TaskRunner(Protocol):
     """The server's service."""
 
     def start(self, task: Task) -> int:
-        """Start *task*, and return its number; its progress is told to all who watch."""
+        """Start *task* and return its number; its progress is reported to all watchers."""
         ...
 
     def watch(self) -> None:
-        """Tell this client of all progress, as long as it is connected."""
+        """Report all progress to this client, as long as it is connected."""
         ...
 
 
@@ -33,9 +33,9 @@ class Progress(Protocol):
     """The client's service, called by the server."""
 
     def step_done(self, number: int, task: Task, step: int) -> None:
-        """Be told that so many steps of a task are done."""
+        """Called after each *step* of a task."""
         ...
 
     def may_finish(self, number: int, task: Task) -> bool:
-        """Be asked, by the task that one has started, before its last step."""
+        """Called before the last step of a task that this client has started."""
         ...

@@ -1,12 +1,12 @@
-"""A task runner: clients start tasks by calling a method, and are called back while those run.
+"""A task runner: clients call a method to start tasks, and are called back while the tasks run.
 
     python examples/rest_server.py [--host 127.0.0.1] [--port 8999] [--pause 0.5]
 
-rest_client.py is its client. So is curl, for what needs no calling back; a task that nobody can be
-asked about goes on:
+rest_client.py is its client. You can also start tasks with curl, which cannot be called back; such
+a task continues without asking:
 
-    curl -d '[{"name":"by curl","steps":3}]' -H 'Content-Type: application/json'
-    http://127.0.0.1:8999/root/TaskRunner.Start
+    curl -d '[{"name":"by curl","steps":3}]' -H 'Content-Type: application/json' \\
+        http://127.0.0.1:8999/root/TaskRunner.Start
 
 Ctrl-C or SIGTERM stops it.
 """
@@ -41,7 +41,7 @@ class Runner(TaskRunner):
         self.watchers: dict[int, Progress] = {}
 
     def start(self, task: Task) -> int:
-        """Start a thread for *task*: this one must not wait for an answer of the client."""
+        """Start a thread for *task*: this thread must not wait for an answer from the client."""
         if task.steps < 1:
             raise ServiceError(f"{task.name!r} has no steps", 400)
         number = next(self.numbers)
@@ -56,17 +56,17 @@ class Runner(TaskRunner):
         return number
 
     def watch(self) -> None:
-        """Remember the caller. After a reconnection it is another one, and has to call again."""
+        """Remember the caller, which has to call again after a reconnection."""
         connection_id = self.services.context.connection_id
         with self.lock:
             self.watchers[connection_id] = self.services.caller(Progress)
-        say(f"#{connection_id} watches")
+        say(f"#{connection_id} is watching")
 
     def run(self, number: int, task: Task, boss: Progress) -> None:
-        """Do the steps, in a thread of their own."""
+        """Do the steps, in a separate thread."""
         for step in range(1, task.steps + 1):
             if step == task.steps and not self.confirmed(number, task, boss):
-                say(f"task {number} is given up")
+                say(f"task {number} was cancelled")
                 return
             if self.stopping.wait(self.pause):
                 return
@@ -74,18 +74,18 @@ class Runner(TaskRunner):
         say(f"task {number} is done")
 
     def confirmed(self, number: int, task: Task, boss: Progress) -> bool:
-        """Ask the client that has started the task.
+        """Ask the client that started the task.
 
-        It may be gone, or late, or not want to be asked: then the task goes on.
+        If it is gone, late or cannot be asked, the task continues.
         """
         try:
             return boss.may_finish(number, task)
         except ServiceError as exc:
-            say(f"task {number}: nobody to ask: {exc}")
+            say(f"task {number}: no client to ask: {exc}")
             return True
 
     def tell(self, number: int, task: Task, step: int) -> None:
-        """Tell the watchers. These calls return None, so they do not wait for slow clients."""
+        """Notify the watchers. These calls return None, so they do not wait for slow clients."""
         with self.lock:
             watchers = list(self.watchers.items())
         for connection_id, watcher in watchers:
@@ -94,29 +94,29 @@ class Runner(TaskRunner):
             except ServiceError:  # no longer connected
                 with self.lock:
                     self.watchers.pop(connection_id, None)
-                say(f"#{connection_id} watches no more")
+                say(f"#{connection_id} has stopped watching")
 
 
 def serve(port: str, pause: float) -> None:
-    """Serve on *port* ('host:port') until a signal comes."""
+    """Serve on *port* ('host:port') until a signal."""
     with WebSocketServerRest(port, uri="root", ajax=True) as server:
         services = ServerServices(server)  # root/…
         runner = Runner(services, pause)
         services.register(TaskRunner, runner)
         say(f"Listening on {server.host}:{server.port}; Ctrl-C stops the server")
         try:
-            while not runner.stopping.wait(0.5):  # a signal ends this at once, by its exception
+            while not runner.stopping.wait(0.5):  # a signal ends this at once with an exception
                 pass
         finally:
             runner.stopping.set()
 
 
 def say(text: str) -> None:
-    """Print one line, whole and at once, from any thread.
+    """Print a line as a whole and at once, because several threads print.
 
-    Several threads print, and the output may be a pipe.
+    The output may be a pipe.
     """
-    # what a code page of Windows does not have is escaped
+    # escape what a Windows code page does not have
     data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
@@ -124,17 +124,17 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Read the command line and serve."""
-    parser = argparse.ArgumentParser(description="A task runner, called over WebSockets.")
+    parser = argparse.ArgumentParser(description="A task runner that is called over WebSockets.")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="address to listen on; 0.0.0.0: all (default %(default)s)",
     )
     parser.add_argument(
-        "--port", default=8999, type=int, help="0 for any free one (default %(default)s)"
+        "--port", default=8999, type=int, help="0: any free port (default %(default)s)"
     )
     parser.add_argument(
-        "--pause", default=0.5, type=float, help="seconds that a step takes (default %(default)s)"
+        "--pause", default=0.5, type=float, help="seconds per step (default %(default)s)"
     )
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):

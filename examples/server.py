@@ -2,8 +2,8 @@
 
     python examples/server.py [--host 127.0.0.1] [--port 8999] [--protocol echo] [--async]
 
-Open it in a browser, and it answers with a page that tries it out. Enter, Ctrl-C or SIGTERM stops
-it; when its standard input ends, it serves on until a signal comes.
+Open it in a browser to get a page that talks to it. Enter, Ctrl-C or SIGTERM stops it. After the
+end of standard input it runs until a signal.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class WebSocketProtocolEcho(WebSocketProtocolChat):
     def echo_frame(self, sender: WebSocketProcess, frame: WebSocketFrame) -> None:
         """Runs in the thread of the sender's connection. Never free() the server in here."""
         if frame.opcode is focContinuation:
-            # a page that asks is told its connection ID; other clients get nothing
+            # a page that asks for it gets its connection ID; other clients get nothing
             greet_page(sender)
             say(f"#{sender.connection_id} connected from {sender.remote_ip}")
         elif frame.opcode is focConnectionClose:
@@ -54,19 +54,19 @@ class WebSocketProtocolEcho(WebSocketProtocolChat):
 def serve(port: str, name: str, by_events: bool = False) -> None:
     """Serve the protocol *name* on *port* until a line on standard input, or a signal.
 
-    *port* is 'host:port'. *by_events*: with few threads for all connections, instead of one each.
+    *port* is 'host:port'. *by_events*: use a few threads for all connections instead of one each.
     """
-    protocol = WebSocketProtocolEcho(name, "")  # name, uri: '' is served whatever the URI
+    protocol = WebSocketProtocolEcho(name, "")  # name, uri: '' accepts any URI
     protocol.on_incoming_frame = protocol.echo_frame
-    # listens from here on; free() at the end says goodbye to every client
+    # listens from here on; free() at the end says goodbye to all clients
     with WebSocketAsyncServer(port) if by_events else WebSocketServer(port) as server:
         server.websocket_protocols.add(protocol)  # add, not add_once
-        server.on_request = partial(answer_page, protocol=name)  # what a browser gets
+        server.on_request = partial(answer_page, protocol=name)  # the page for browsers
         entered = threading.Event()
         threading.Thread(target=wait_for_enter, args=(entered,), daemon=True).start()
         say(f"Listening on {server.host}:{server.port}, protocol {name!r}. Enter stops the server.")
         say(f"For a browser: http://{server.host.replace('0.0.0.0', 'localhost')}:{server.port}/")
-        while not entered.wait(0.5):  # a signal ends this at once, by its exception
+        while not entered.wait(0.5):  # a signal ends this at once with an exception
             pass
     say("Stopped")
 
@@ -74,10 +74,10 @@ def serve(port: str, name: str, by_events: bool = False) -> None:
 def wait_for_enter(entered: threading.Event) -> None:
     """Set *entered* when a line is typed.
 
-    In a thread of its own, so that the main one is free for signals.
+    Runs in a separate thread, so that the main thread is free for signals.
     """
     with contextlib.suppress(OSError):  # there may be no standard input at all
-        # not by sys.stdin, whose lock would be in the way of a signal's exit
+        # not with sys.stdin, whose lock could keep the program from ending after a signal
         while data := os.read(0, 1024):
             if b"\n" in data:
                 entered.set()
@@ -85,11 +85,11 @@ def wait_for_enter(entered: threading.Event) -> None:
 
 
 def say(text: str) -> None:
-    """Print one line, whole and at once, from any thread.
+    """Print a line as a whole and at once, because several threads print.
 
-    Several threads print, and the output may be a pipe.
+    The output may be a pipe.
     """
-    # what a code page of Windows does not have is escaped
+    # escape what a Windows code page does not have
     data = f"{text}\n".encode(sys.stdout.encoding, "backslashreplace")
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
@@ -97,23 +97,21 @@ def say(text: str) -> None:
 
 def main() -> None:
     """Read the command line and serve."""
-    parser = argparse.ArgumentParser(description="An echo server on WebSockets.")
+    parser = argparse.ArgumentParser(description="A WebSocket echo server.")
     parser.add_argument(
         "--host",
         default="127.0.0.1",
         help="address to listen on; 0.0.0.0: all (default %(default)s)",
     )
     parser.add_argument(
-        "--port", default=8999, type=int, help="0 for any free one (default %(default)s)"
+        "--port", default=8999, type=int, help="0: any free port (default %(default)s)"
     )
-    parser.add_argument(
-        "--protocol", default="echo", help="name of the sub-protocol (default %(default)s)"
-    )
+    parser.add_argument("--protocol", default="echo", help="the sub-protocol (default %(default)s)")
     parser.add_argument(
         "--async",
         dest="by_events",
         action="store_true",
-        help="the event-driven server: few threads for any number of clients",
+        help="use the event-driven server: a few threads for any number of clients",
     )
     args = parser.parse_args()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -139,7 +139,7 @@ class HttpServerRequest:
         if not isinstance(in_content, _CONTENT):
             raise TypeError(
                 f"in_content must be bytes or str, not {type(in_content).__name__}; "
-                "json.dumps(value) makes a str"
+                "json.dumps(value) returns a str"
             )
         #: the request target, with its query; over plain HTTP it begins with '/'
         self.url = url

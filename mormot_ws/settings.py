@@ -132,7 +132,7 @@ def _is_event(name: str, value: Any) -> None:
 
 def _is_factory(name: str, value: Any) -> None:
     if not callable(value):
-        raise ValueError(f"{name} must be a callable that makes a policy, not {value!r}")
+        raise ValueError(f"{name} must be a callable that returns a policy, not {value!r}")
     check_callback(value, name)
 
 

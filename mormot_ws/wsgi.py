@@ -234,7 +234,7 @@ class WebSocketWsgiServer(WebSocketServerBase):
             connection._sock.close()
             self._forget(connection)
 
-    # ---------------------------------------------------------------------------------- for anybody
+    # ------------------------------------------------------------------------------------- public
 
     def status(self) -> ServerStatus:
         """Return a snapshot of the connections of this OS process, for monitoring.

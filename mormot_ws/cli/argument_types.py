@@ -163,8 +163,8 @@ def header(text: str) -> str:
 def bearer(text: str) -> Callable[[], str]:
     """Return a function that returns the token of ``--bearer``, which may be in a file.
 
-    The function raises ``OSError`` when the file cannot be read, and ``ValueError`` when it does
-    not hold a token.
+    The function raises ``OSError`` if the file cannot be read, and ``ValueError`` if it does not
+    contain a token.
     """
 
     def token() -> str:

@@ -1,6 +1,6 @@
 """``bench``: round trips and throughput of an echo server.
 
-This module connects, shows the progress, and reports; the load itself is in ``load.py``.
+This module connects, shows the progress and reports the results. The load is in ``load.py``.
 """
 
 from __future__ import annotations

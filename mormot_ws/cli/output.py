@@ -174,7 +174,7 @@ class Output:
             self.line(f"< binary, {len(payload)} bytes: {payload[:_SHOWN_BYTES].hex(' ')}{rest}")
 
     def publication(self, publication: Publication) -> None:
-        """Write a publication: its data to a pipe, with its topic and offset to a terminal."""
+        """Write a publication: only its data to a pipe; with topic and offset to a terminal."""
         data = publication.data
         if self.as_json:
             self.event(
@@ -289,7 +289,7 @@ def show_log(output: Output, verbose: int) -> OutputHandler:
 
 
 def printable(text: str) -> str:
-    """Return *text* as one line, with everything escaped that could control a terminal."""
+    """Return *text* as one line, escaping everything that could control a terminal."""
     return text if text.isprintable() and text.isascii() else text.translate(_ESCAPES)
 
 

@@ -86,7 +86,7 @@ class Target:
         )
 
     def upgrade(self, client: HttpClientWebSockets, protocol: ConsoleProtocol) -> str:
-        """Upgrade the open connection; return '' or what went wrong."""
+        """Upgrade the open connection; return '' or the error."""
         if not client.connected:
             return client.last_error
         try:

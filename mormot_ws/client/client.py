@@ -199,7 +199,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         client = cls(host, port, tls, tls_context, timeout, **options)
         return client if begin(client, uri, protocol, headers, retry) else None
 
-    # ---------------------------------------------------------------------------------- for anybody
+    # ------------------------------------------------------------------------------------- public
 
     @property
     def answer(self) -> HttpAnswer:

@@ -175,7 +175,7 @@ def checked_body(url: str, method: str, header: str, data: bytes | str, data_typ
         )
     if not isinstance(data, (bytes, str, bytearray, memoryview)):
         raise TypeError(
-            f"data must be bytes or str, not {type(data).__name__}; json.dumps(value) makes a str"
+            f"data must be bytes or str, not {type(data).__name__}; json.dumps(value) returns a str"
         )
     return data.encode("utf-8") if isinstance(data, str) else data
 

@@ -1,6 +1,5 @@
-"""One server in several OS processes of one machine.
+"""One server in several OS processes on one machine.
 
-``processes.py`` is what an application uses, ``supervisor.py`` the thread in the parent,
-``worker.py`` what it knows of one child, ``child.py`` what runs there, ``status.py`` what is said
-of all.
+``processes.py`` is the interface for applications, ``supervisor.py`` the thread in the parent,
+``worker.py`` its view of a child, ``child.py`` the code in the child, ``status.py`` the snapshots.
 """

@@ -1,4 +1,4 @@
-"""ServerProcesses and run_processes: one server in several OS processes."""
+"""ServerProcesses and run_processes: run one server in several OS processes."""
 
 from __future__ import annotations
 
@@ -27,31 +27,33 @@ from .supervisor import ReplaceRequest, StatusRequest, Supervisor
 _log = get_logger("mormot_ws.processes")
 
 _MOST = 1024
-#: how long ``status()`` waits for the OS processes
+#: how long ``status()`` waits for the OS processes, in seconds
 _STATUS_SECONDS = 2.0
 
 _Processes = TypeVar("_Processes", bound="ServerProcesses")
 
 
 class ServerProcesses(FixedAttributes, ClosedByWith):
-    """One server in several OS processes of one machine, so that Python uses several cores.
+    """Runs one server in several OS processes on one machine, so that Python uses several cores.
 
-    :param make_server: ``f(sockets, number)``, called in each OS process: returns a
+    :param make_server: ``f(sockets, number)``, called in each OS process. It returns a
         :class:`Server`, a :class:`WebSocketAsyncServer` or a :class:`WebSocketServer` that listens
-        on *sockets* (its parameter ``socket``). *number* counts from 0. It is pickled: a function
-        of a module, or a ``functools.partial`` of one.
-    :param count: how many OS processes.
-    :param port: where to listen, as for :class:`WebSocketServer`; ``0`` for a free port.
-    :param socket: instead of *port*: a socket that listens already, or several.
-    :param reuse_port: let other programs listen on the same port, too.
+        on *sockets* (its parameter ``socket``). *number* counts from 0. It is pickled, so it must
+        be a function of a module or a ``functools.partial`` of one.
+    :param count: the number of OS processes.
+    :param port: where to listen, as for :class:`WebSocketServer`; ``0``: a free port.
+    :param socket: instead of *port*, one or several listening sockets.
+    :param reuse_port: let other programs listen on the same port.
     :param unix_mode: the permissions of the file of ``unix:/path``.
-    :param start_timeout: how long an OS process may take until it listens, in milliseconds.
-    :param stop_timeout: how long one may take to end, in milliseconds; then it is killed.
+    :param start_timeout: the maximum time until an OS process listens, in milliseconds.
+    :param stop_timeout: the maximum time for an OS process to end, in milliseconds; after that it
+        is killed.
 
-    The parent opens the listening sockets, keeps them, and serves nobody itself. An OS process
-    that ends is started again: at once, then after growing waits; at the sixth end within a minute
-    all of them are ended, with an ERROR in the log. Raises ``ValueError`` or ``TypeError`` for what
-    makes no sense, and ``ValueError`` on Windows, which cannot share listening sockets this way.
+    The parent opens and keeps the listening sockets, but does not serve clients itself. An OS
+    process that ends is started again: at once, then after growing waits. At the sixth end within a
+    minute, all of them are stopped, with an ERROR in the log. Raises ``ValueError`` or
+    ``TypeError`` for invalid arguments, and ``ValueError`` on Windows, which cannot share listening
+    sockets this way.
     """
 
     __slots__ = (
@@ -86,7 +88,7 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
         stop_timeout: int = 10_000,
     ) -> None:
         if sys.platform == "win32":
-            raise ValueError("Windows has no such processes: use one server, in one process")
+            raise ValueError("not supported on Windows: use one server in one process")
         _check_number("count", count, _MOST)
         _check_number("start_timeout", start_timeout)
         _check_number("stop_timeout", stop_timeout)
@@ -109,18 +111,17 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
         self._listener: Listener | None = None
         self._supervisor: Supervisor | None = None
         self._at_end: Callable[[], Any] | None = None
-        # what run() waits for
+        # the event for which run() waits
         self._letters: SignalQueue[str] = SignalQueue()
 
-    # ------------------------------------------------------------------------------------- its life
+    # ------------------------------------------------------------------------------- start and stop
 
     def run(self) -> None:
-        """Serve until Ctrl-C, SIGTERM or :meth:`close`, then say goodbye (1001) to all clients,
-        and return. SIGHUP calls :meth:`replace`.
+        """Serve until Ctrl-C, SIGTERM or :meth:`close`, then close all connections with 1001.
 
-        Called in the main thread; in another one there are no signals. Raises
-        :class:`HttpServerError` when it cannot listen, a server cannot be made, or the processes
-        are given up.
+        SIGHUP calls :meth:`replace`. Call it in the main thread; in any other thread it does not
+        handle signals. Raises :class:`HttpServerError` if it cannot listen, if a server cannot be
+        created, or if the processes have ended too often.
         """
         import signal
 
@@ -139,21 +140,22 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
     def start(self) -> None:
         """Start the processes; return when all of them listen.
 
-        Raises :class:`HttpServerError` when it cannot listen, or a server cannot be made; the log
-        has the traceback of the latter.
+        Raises :class:`HttpServerError` if it cannot listen or a server cannot be created; the log
+        then contains the traceback.
         """
         supervisor = self._begin()
-        # the supervisor has a bound for each process
+        # the supervisor has a time-out for each process
         supervisor.ready.wait((2 * self._start_ms + self._stop_ms) / 1000 + 5)
         if supervisor.failure is not None or not supervisor.ready.is_set():
             failure = supervisor.failure
             self.close()
-            raise failure or HttpServerError("the processes do not listen in time")
+            raise failure or HttpServerError("the processes did not listen in time")
 
     def close(self) -> None:
-        """End all processes, with 1001 to all clients. Safe to call twice, from any thread.
+        """Stop all processes, and close all connections with 1001.
 
-        It takes up to *stop_timeout*; a process that has not ended then is killed.
+        Takes up to *stop_timeout*; processes that have not ended by then are killed. Safe to call
+        twice, and from any thread.
         """
         supervisor, listener = self._supervisor, self._listener
         if supervisor is None:
@@ -169,11 +171,12 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
         return self
 
     def replace(self) -> bool:
-        """Replace the processes, one after another, e.g. by those with newer code; wait for it.
+        """Replace the processes one by one, e.g. to load newer code, and wait until that is done.
 
-        A new one is started; when it listens the old one accepts nobody any more, lets the opening
-        handshakes end, and ends with 1001 to its clients. No visitor is refused. Returns False when
-        a new one does not come to listen: then the old one stays, and the log says why.
+        A new process is started. When it listens, the old one stops accepting connections, lets
+        opening handshakes finish, and closes its connections with 1001. No connection is refused.
+        Returns False if a new process does not listen in time: the old one is then kept, and the
+        log says why.
         """
         request = ReplaceRequest()
         self._running().post(request)
@@ -181,15 +184,16 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
         return request.replaced
 
     def replace_later(self) -> None:
-        """Begin what :meth:`replace` does, without waiting: also for signal handlers."""
+        """Start what :meth:`replace` does, without waiting. May be called in signal handlers."""
         self._running().post("replace")
 
-    # ----------------------------------------------------------------------------------- to look at
+    # --------------------------------------------------------------------------------------- status
 
     def status(self) -> ProcessesStatus:
         """Return a snapshot of all processes, and the sums.
 
-        It asks them, and waits at most 2 s: what has not answered by then has no status.
+        Asks the processes and waits at most 2 s; those that have not answered by then have no
+        status.
         """
         supervisor = self._running()
         request = StatusRequest()
@@ -199,22 +203,22 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
             supervisor.post(request)
             request.done.wait(_STATUS_SECONDS)
         if request.result is None:
-            raise WebSocketsError("the processes do not answer")
+            raise WebSocketsError("the processes did not answer")
         return request.result
 
     @property
     def host(self) -> str:
-        """The address without the port; before the start what was asked for."""
+        """The address without the port; before the start, the requested one."""
         return self._place.address if self._listener is None else self._listener.host
 
     @property
     def port(self) -> int:
-        """The port that it listens on; before the start the one that was asked for."""
+        """The port; before the start, the requested one."""
         return self._place.port if self._listener is None else self._listener.port
 
     @property
     def address(self) -> str:
-        """Where it listens, e.g. ``'127.0.0.1:8999'``; before the start what was asked for."""
+        """Where it listens, e.g. ``'127.0.0.1:8999'``; before the start, as requested."""
         return str(self._place) if self._listener is None else self._listener.address
 
     def __repr__(self) -> str:
@@ -223,8 +227,9 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
     # -------------------------------------------------------------------------------------- private
 
     def call_at_end(self, callback: Callable[[], Any]) -> None:
-        """Call *callback* when all have ended, in a thread of this object's: by :meth:`close`, or
-        because they are given up. Set it before the start.
+        """Call *callback* when all processes have ended, in a thread of this object.
+
+        They end with :meth:`close`, or when they have ended too often. Set it before the start.
         """
         check_callback(callback, "callback")
         self._at_end = callback
@@ -235,23 +240,23 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
             try:
                 self._at_end()
             except Exception:  # noqa: BLE001
-                _log.exception("%r: the callback at the end failed", self)
+                _log.exception("%r: the callback at its end failed", self)
 
     def _running(self) -> Supervisor:
         if self._supervisor is None:
-            raise WebSocketsError("the processes do not run: call run() or start(), or use with")
+            raise WebSocketsError("the processes are not running: call run(), start() or use with")
         return self._supervisor
 
     def _begin(self) -> Supervisor:
         """Listen, and start the supervisor."""
         if self._supervisor is not None:
-            raise WebSocketsError("it has been started already: make another one")
+            raise WebSocketsError("already started: create another ServerProcesses")
         if getattr(multiprocessing.current_process(), "_inheriting", False):
             raise RuntimeError(
-                "this process was started by ServerProcesses, and imports the program: put the "
-                "program's start behind if __name__ == '__main__'"
+                "this process was started by ServerProcesses and imports the program: put the "
+                "start of the program below if __name__ == '__main__'"
             )
-        # now, because it would unblock signals that are blocked while a child is started
+        # now, because later it would unblock signals that are blocked while a child is started
         resource_tracker.ensure_running()
         listening = self._listen()
         assert self._listener is not None
@@ -272,10 +277,10 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
     def _listen(self) -> list[list[sockets.socket]]:
         """Return the listening sockets of each process."""
         place = self._place
-        # elsewhere the kernel does not divide the connections evenly: they share one socket
+        # elsewhere the kernel does not distribute connections evenly, so they share one socket
         divided = place.is_ip and sys.platform == "linux" and self._count > 1
         if divided and not place.reuse_port:
-            # another program on this port is an error, as it is for one server
+            # another program on this port is an error, as for a single server
             probe = place.open()
             probe.close()
             place = replace(place, port=probe.port, reuse_port=True)
@@ -308,8 +313,8 @@ def run_processes(
 ) -> None:
     """Serve in *count* OS processes until Ctrl-C or SIGTERM; SIGHUP replaces them.
 
-    The parameters, and what it raises, are those of :class:`ServerProcesses`, and of its
-    ``run()``. ``make_server(sockets, number)`` is called in each process.
+    The parameters are those of :class:`ServerProcesses`, and the exceptions are those of its
+    constructor and of ``run()``. ``make_server(sockets, number)`` is called in each process.
     """
     ServerProcesses(
         make_server,

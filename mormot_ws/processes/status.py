@@ -9,7 +9,7 @@ from typing import Any
 
 from ..status import ServerStatus
 
-#: what is now, rather than what has been counted since the start
+#: current values, as opposed to counters since the start
 _PRESENT = ("connections", "sockets")
 
 
@@ -17,15 +17,15 @@ _PRESENT = ("connections", "sockets")
 class ProcessStatus:
     """A snapshot of one of the OS processes."""
 
-    #: from 0
+    #: its number, from 0
     number: int
     #: its process ID; 0 while it waits to be started again
     pid: int
     #: ``starting``, ``listening``, ``stopping`` or ``waiting`` (to be started again)
     state: str
-    #: how often another one has taken its place, because it had died or for ``replace()``
+    #: how often it was replaced, because it had died or by ``replace()``
     starts: int
-    #: what its server says; None: it has not answered in time, or does not listen yet
+    #: the status of its server; None: it did not answer in time, or does not listen yet
     server: ServerStatus | None
 
 
@@ -33,26 +33,26 @@ class ProcessStatus:
 class ProcessesStatus:
     """A snapshot of a server in several OS processes."""
 
-    #: one for each number, in order; those that are being replaced are not among them
+    #: one for each number, in order, without those being replaced
     processes: tuple[ProcessStatus, ...]
-    #: the sums, those of OS processes that have ended in order included. What a killed one has
-    #: counted is lost
+    #: the sums, including those of OS processes that ended normally. The counters of a killed
+    #: process are lost
     total: ServerStatus
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the same as a dictionary, e.g. for JSON."""
+        """Return the values as a dictionary, e.g. for JSON."""
         return asdict(self)
 
 
 def no_counts(host: str, port: int) -> ServerStatus:
-    """Return a status in which everything is 0."""
+    """Return a status in which all values are 0."""
     return ServerStatus(host, port, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 
 
 def total_of(
     host: str, port: int, present: Iterable[ServerStatus], ended: Iterable[ServerStatus] = ()
 ) -> ServerStatus:
-    """Return the sums of *present*, and of what those that have *ended* have counted."""
+    """Return the sums of *present*, and of the counters of those that have *ended*."""
     other = ("host", "port", "close_codes")
     sums = {field.name: 0 for field in fields(ServerStatus) if field.name not in other}
     codes: Counter[int] = Counter()

@@ -1,6 +1,6 @@
-"""Supervisor: the thread in the parent that starts, replaces and ends the children.
+"""Supervisor: the thread in the parent that starts, replaces and stops the children.
 
-It is the only thread that knows the children. Others post commands, which wake it.
+Only this thread uses the children. Others post commands, which wake it.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ from .worker import Worker
 
 _log = get_logger("mormot_ws.processes")
 
-#: how many may die within the time below, of each number; one more, and all is given up
+#: how many processes of each number may die within the time below; after one more, all are stopped
 _MOST_DEATHS = 5
 _DEATHS_SECONDS = 60.0
-#: seconds to wait before the second start; each time twice as long
+#: seconds to wait before the second start; doubled each time
 _FIRST_WAIT = 0.25
-#: what the old server may take for those in the opening handshake, beside the time to stop
+#: seconds that the old server may take for opening handshakes, in addition to the time to stop
 _SETTLE_SECONDS = 3.0
 
 
 @dataclass
 class Slot:
-    """One of the OS processes, whichever it is at the time."""
+    """The place of one of the OS processes, whichever process currently has it."""
 
     number: int
-    #: the sockets, which stay open here: who waits on them is not lost with a child
+    #: the sockets, which stay open here, so that waiting connections are not lost with a child
     listening: list[sockets.socket]
     worker: Worker | None = None
     #: is to take its place
     successor: Worker | None = None
-    #: when it is to be started again; None: it runs
+    #: when it has to be started again; None: it is running
     start_at: float | None = None
     starts: int = 0
     deaths: list[float] = field(default_factory=list)
 
     def wait_after_death(self, now: float) -> float | None:
-        """Count a death; return the seconds to wait, None when there are too many."""
+        """Count a death; return the seconds to wait, or None after too many."""
         self.deaths = [at for at in self.deaths if now - at < _DEATHS_SECONDS]
         self.deaths.append(now)
         count = len(self.deaths)
@@ -59,10 +59,10 @@ class Slot:
 
 
 class StatusRequest:
-    """What one caller of ``status()`` waits for."""
+    """A request by a caller of ``status()``."""
 
     def __init__(self) -> None:
-        #: set by the caller, who posts it again then: what is missing will not come in time
+        #: set by the caller, which then posts it again: the rest will not arrive in time
         self.at_once = False
         #: the numbers that have not answered; written by the supervisor
         self.missing: set[int] = set()
@@ -72,7 +72,7 @@ class StatusRequest:
 
 
 class ReplaceRequest:
-    """What one caller of ``replace()`` waits for."""
+    """A request by a caller of ``replace()``."""
 
     def __init__(self) -> None:
         self.replaced = False
@@ -80,11 +80,11 @@ class ReplaceRequest:
 
 
 class Supervisor:
-    """Starts one child for each item of *listening*, and keeps them running.
+    """Starts a child for each item of *listening*, and keeps them running.
 
-    :param start_seconds: in which a child has to listen.
-    :param stop_seconds: in which a child has to end.
-    :param at_end: called without arguments in the supervisor's thread, when all have ended.
+    :param start_seconds: the time in which a child has to listen.
+    :param stop_seconds: the time in which a child has to end.
+    :param at_end: called without arguments in the supervisor's thread when all have ended.
     """
 
     def __init__(
@@ -102,17 +102,17 @@ class Supervisor:
         self._stop_seconds = stop_seconds
         self._at_end = at_end
         self._slots = [Slot(number, each) for number, each in enumerate(listening)]
-        #: those that have been replaced, or are not wanted any more
+        #: children that have been replaced or are being stopped
         self._leaving: list[Worker] = []
-        #: what is still to be replaced
+        #: the slots still to be replaced
         self._to_replace: deque[Slot] = deque()
         self._replace_requests: list[ReplaceRequest] = []
         self._status_requests: list[StatusRequest] = []
         self._ended_counts = no_counts(self._host, self._port)
         self._stopping = False
-        #: None, or why all has ended
+        #: why all processes were stopped, or None
         self.failure: HttpServerError | None = None
-        #: set when all listen for the first time, or it has ended
+        #: set when all children listen for the first time, or the supervisor has ended
         self.ready = threading.Event()
         #: set when all have ended
         self.ended = threading.Event()
@@ -130,9 +130,9 @@ class Supervisor:
         self._thread.start()
 
     def post(self, command: str | StatusRequest | ReplaceRequest) -> None:
-        """Post a request, or ``stop`` or ``replace``. Never waits; signal handlers may call it."""
+        """Post a request, ``stop`` or ``replace``. Never waits; signal handlers may call it."""
         self._commands.append(command)
-        # full: it will wake; closed: it has ended
+        # full: it will wake up; closed: it has ended
         with contextlib.suppress(OSError):
             self._wake.send(b"\0")
         if self.ended.is_set():
@@ -148,8 +148,8 @@ class Supervisor:
     def _run(self) -> None:
         try:
             self._supervise()
-        except BaseException as exc:  # noqa: BLE001 - whoever waits is told
-            _log.error("the processes are given up: %s", exc, exc_info=exc)
+        except BaseException as exc:  # noqa: BLE001 - the waiting threads get it
+            _log.error("stopping all processes: %s", exc, exc_info=exc)
             self.failure = HttpServerError(f"the processes cannot be supervised: {exc}")
             for worker in self._workers():
                 worker.kill("has no supervisor")
@@ -178,7 +178,7 @@ class Supervisor:
             with contextlib.suppress(BlockingIOError):
                 self._awake.recv(4096)
             for worker in workers:
-                # first whether it has ended, so that nothing is said after the look at the pipe
+                # check first whether it has ended, so that nothing arrives after the pipe was read
                 has_ended = worker.has_ended
                 for word, *rest in worker.news():
                     self._told(worker, word, rest)
@@ -190,7 +190,7 @@ class Supervisor:
         return [worker for worker in (*current, *self._leaving) if worker is not None]
 
     def _seconds(self) -> float | None:
-        """Return how long it may wait for news."""
+        """Return how long it may wait."""
         times = [worker.deadline for worker in self._workers()]
         times += [slot.start_at for slot in self._slots]
         due = [at for at in times if at is not None]
@@ -209,13 +209,13 @@ class Supervisor:
             elif command == "stop":
                 self._stop()
             elif self._stopping or not self.ready.is_set():
-                _log.info("nothing is replaced: the processes are starting or stopping")
+                _log.info("replace() ignored: the processes are starting or stopping")
                 if isinstance(command, ReplaceRequest):
                     command.done.set()
             else:
                 if isinstance(command, ReplaceRequest):
                     self._replace_requests.append(command)
-                _log.info("the processes are replaced")
+                _log.info("replacing the processes")
                 self._to_replace = deque(self._slots)
                 self._replace_next()
 
@@ -223,7 +223,7 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
-        # visitors are refused as soon as the children listen no more
+        # connections are refused as soon as the children stop listening
         self._close_sockets()
         self._end_replacing(False)
         deadline = monotonic() + self._stop_seconds
@@ -252,7 +252,7 @@ class Supervisor:
         self._answer(request)
 
     def _answer(self, request: StatusRequest, at_once: bool = False) -> None:
-        """Answer *request* when nothing is missing."""
+        """Answer *request* if nothing is missing."""
         if request.missing and not at_once:
             return
         with contextlib.suppress(ValueError):
@@ -274,7 +274,7 @@ class Supervisor:
         request.done.set()
 
     def _answer_all(self) -> None:
-        """Let nobody wait, after the end."""
+        """Release all waiting threads, after the end."""
         self._end_replacing(False)
         while self._commands:
             try:
@@ -288,7 +288,7 @@ class Supervisor:
         for request in list(self._status_requests):
             self._answer(request, at_once=True)
 
-    # --------------------------------------------------------------------------- starts and endings
+    # -------------------------------------------------------------------------- starts and deaths
 
     def _new_worker(self, slot: Slot) -> Worker:
         slot.starts += 1
@@ -306,7 +306,7 @@ class Supervisor:
                 self._died(slot, f"cannot be started: {exc}")
 
     def _look(self) -> None:
-        """Do what is due."""
+        """Handle starts and time-outs that are due."""
         now = monotonic()
         for slot in self._slots:
             if slot.start_at is not None and slot.start_at <= now:
@@ -314,15 +314,15 @@ class Supervisor:
         for worker in self._workers():
             if worker.deadline is not None and worker.deadline <= now:
                 if worker.state == "starting":
-                    # it may have said why there is no server, and be slow to end
+                    # it may have reported why there is no server, and be slow to end
                     if not worker.failure:
                         worker.fails(f"did not listen within {self._start_seconds:g} s")
                     worker.kill(worker.failure)
                 else:
-                    worker.kill("has not ended in time")
+                    worker.kill("did not end in time")
 
     def _told(self, worker: Worker, word: str, rest: list[Any]) -> None:
-        """Handle what a child says."""
+        """Handle a message of a child."""
         if word == STATUS:
             worker.has_answered()
             for request in list(self._status_requests):
@@ -334,7 +334,7 @@ class Supervisor:
             counts = (self._ended_counts, rest[0])
             self._ended_counts = total_of(self._host, self._port, (), counts)
         elif word == FAILED:
-            worker.fails(f"could not make its server: {rest[0]}")
+            worker.fails(f"could not create its server: {rest[0]}")
             _log.error(
                 "process %d (PID %d) %s\n%s",
                 worker.number,
@@ -355,7 +355,7 @@ class Supervisor:
         if self.ready.is_set():
             self._replace_next()
             return
-        # the first has shown that a server can be made: now all the others
+        # the first one has shown that a server can be created: now start all others
         for other in self._slots:
             if other.worker is None:
                 self._start(other)
@@ -381,7 +381,7 @@ class Supervisor:
         elif slot.successor is worker:
             slot.successor = None
             if not self._stopping:
-                _log.error("process %d is not replaced: the new one %s", slot.number, end)
+                _log.error("process %d was not replaced: the new one %s", slot.number, end)
             self._end_replacing(False)
             if slot.worker is None and not self._stopping:
                 self._died(slot, end)
@@ -398,34 +398,34 @@ class Supervisor:
             if "ended with" in end:
                 # its own traceback is on standard error
                 hint = (
-                    "; is the program's start behind if __name__ == '__main__', and make_server "
-                    "above it?"
+                    "; is the start of the program below if __name__ == '__main__', and "
+                    "make_server above it?"
                 )
-            self._fail(f"process {slot.number} {end}, before all did listen{hint}")
+            self._fail(f"process {slot.number} {end} before all processes listened{hint}")
             return
         seconds = slot.wait_after_death(monotonic())
         if seconds is None:
             text = f"process {slot.number} {end}, the {len(slot.deaths)}th time in a minute"
-            _log.error("%s: the processes are given up", text)
+            _log.error("%s: stopping all processes", text)
             self._fail(text)
             return
         if slot.successor is not None:
             # it is being replaced anyway
             _log.error("process %d %s while it was being replaced", slot.number, end)
             return
-        _log.error("process %d %s: it is started again in %g s", slot.number, end, seconds)
+        _log.error("process %d %s: starting it again in %g s", slot.number, end, seconds)
         slot.start_at = monotonic() + seconds
 
     # ------------------------------------------------------------------------------------ replacing
 
     def _replace_next(self) -> None:
-        """Replace one more, when nothing else is being replaced."""
+        """Replace the next process, if no other one is being replaced."""
         if self._leaving or any(slot.successor is not None for slot in self._slots):
             return
         while self._to_replace and not self._stopping:
             slot = self._to_replace.popleft()
             if slot.worker is None:
-                # it is the new one that will be started
+                # the process to be started will be the new one
                 continue
             try:
                 slot.successor = self._new_worker(slot)
@@ -436,7 +436,7 @@ class Supervisor:
         self._end_replacing(True)
 
     def _succeed(self, slot: Slot) -> None:
-        """Let the successor, which listens, take the place of its predecessor."""
+        """Let the successor, which now listens, take the place of its predecessor."""
         old, slot.worker, slot.successor = slot.worker, slot.successor, None
         if old is not None:
             self._leaving.append(old)

@@ -1,4 +1,4 @@
-"""Worker: what the parent knows of one child. Used by the supervisor's thread only."""
+"""Worker: the parent's view of a child. Used only in the supervisor's thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .child import ASK_STATUS, MakeServer, run_child
 
 _log = get_logger("mormot_ws.processes")
 
-#: signals that a child gets only when it is ready for them
+#: signals that a child receives only when it is ready for them
 _LATER = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))
 
 
@@ -37,11 +37,11 @@ class Worker:
         #: ``starting``, ``listening`` or ``stopping``
         self.state = "starting"
         self.started_at = monotonic()
-        #: when it has to listen, or to have ended; None: it may take its time
+        #: the time by which it has to listen or end; None: no limit
         self.deadline: float | None = deadline
-        #: True while it owes an answer
+        #: True while an answer is pending
         self.asked = False
-        #: why there is no server, in a line
+        #: why there is no server, in one line
         self.failure = ""
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
@@ -51,7 +51,7 @@ class Worker:
             args=(make_server, listening, address, number, theirs),
             name=f"mormot_ws {number}",
         )
-        # the child inherits this, and takes it back when its handlers are there
+        # the child inherits the blocked signals, and unblocks them when its handlers are installed
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _LATER)
         try:
             self._process.start()
@@ -66,13 +66,13 @@ class Worker:
 
     @property
     def waits_on(self) -> list[Connection | int]:
-        """What becomes readable when there is news: its pipe, and its end."""
+        """What becomes readable when something happens: its pipe and its sentinel."""
         ends: list[Connection | int] = [self._process.sentinel]
         return [self.pipe, *ends] if self.pipe_open else ends
 
     @property
     def has_ended(self) -> bool:
-        """True when the child has ended."""
+        """True if the child has ended."""
         return self._process.exitcode is not None
 
     @property
@@ -81,13 +81,13 @@ class Worker:
         code = self._process.exitcode
         if code is not None and code < 0:
             try:
-                return f"was ended by {signal.Signals(-code).name}"
+                return f"was killed by {signal.Signals(-code).name}"
             except ValueError:
-                return f"was ended by the signal {-code}"
+                return f"was killed by signal {-code}"
         return f"ended with the exit code {code}"
 
     def news(self) -> list[tuple[Any, ...]]:
-        """Return what the child has said since, without waiting."""
+        """Return the child's new messages, without waiting."""
         said: list[tuple[Any, ...]] = []
         try:
             while self.pipe_open and self.pipe.poll():
@@ -98,25 +98,25 @@ class Worker:
         return said
 
     def has_answered(self) -> None:
-        """Note that it has said its status."""
+        """Record that it has sent its status."""
         self.asked = False
 
     def listens(self) -> None:
-        """Note that it listens."""
+        """Record that it listens."""
         self.state, self.deadline = "listening", None
 
     def fails(self, why: str) -> None:
-        """Note why there is no server."""
+        """Record why there is no server."""
         self.failure = why
 
     def ask(self) -> bool:
-        """Ask for its status, unless it owes an answer; return whether one is to be expected."""
+        """Ask for its status, unless an answer is pending; return whether to expect one."""
         if self.state == "listening" and not self.asked:
             self.asked = self._say(ASK_STATUS)
         return self.asked
 
     def stop(self, word: str, deadline: float) -> None:
-        """Let it end in order, until *deadline*; then it is killed."""
+        """Let it end normally; it is killed at the *deadline*."""
         if self.state != "stopping":
             self.state = "stopping"
             self.deadline = deadline
@@ -124,12 +124,12 @@ class Worker:
 
     def kill(self, why: str) -> None:
         """End it at once."""
-        _log.warning("process %d (PID %d) %s: it is killed", self.number, self.pid, why)
+        _log.warning("process %d (PID %d) %s: killing it", self.number, self.pid, why)
         self.deadline = None
         self._process.kill()
 
     def forget(self) -> None:
-        """Give back what an ended child has left here."""
+        """Release the resources of an ended child."""
         if self.pipe_open:
             self.pipe.close()
             self.pipe_open = False
@@ -140,6 +140,6 @@ class Worker:
         try:
             self.pipe.send((word,))
         except OSError:
-            # it has ended, or is ending: its sentinel tells
+            # it has ended or is ending: its sentinel reports it
             return False
         return True

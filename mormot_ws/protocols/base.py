@@ -420,7 +420,7 @@ class WebSocketProtocol(CheckedAttributes):
         clone._custom_data = self._custom_data
 
     def _copy_added(self, clone: WebSocketProtocol) -> None:
-        """Give *clone* the attributes that an application's subclass has got after construction:
+        """Give *clone* the attributes that an application's subclass was given after construction:
         those that its constructor does not set, and plain values that were changed since.
         """
         for name in self._added & vars(self).keys():

@@ -1,8 +1,8 @@
 """The container for compressed data in the native protocols.
 
-It has two CRC-32C, a marker, and the data, either stored or as SynLZ. This module also has the
-tests with which a sender decides whether to compress: is the content text, or is it already
-compressed? All functions are pure.
+It consists of two CRC-32C, a marker, and the data, either stored or compressed with SynLZ. This
+module also contains the tests that decide whether to compress: is the content text, or is it
+already compressed? All functions are pure.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _STORED = b"\x00"
 _SYNLZ = b"\x01"
 
 _TEXT_APPLICATIONS = ("json", "javascript", "xml", "rtf")
-#: the first bytes of formats that a native sender counts as already compressed; only these, so that
-#: both ends make the same bytes
+#: the first bytes of formats that a native sender treats as already compressed; only these, so that
+#: both sides produce the same bytes
 _SIGNATURES = (
     b"\xff\xd8\xff",  # JPEG
     b"\x89PNG",
@@ -30,7 +30,7 @@ _SIGNATURES = (
     b"MM\0*",
     b"MM\0+",
     b"I I",
-    b"PK\x03\x04",  # ZIP, and the many formats that are one
+    b"PK\x03\x04",  # ZIP, and the many formats based on it
     b"\x1f\x8b\x08",  # gzip
     b"BZh",
     b"7z\xbc\xaf",
@@ -43,7 +43,7 @@ _SIGNATURES = (
     b"\xce\xce\xce\xce",  # JCEKS
     b"!<ar",  # Debian packages
     b"\xed\xab\xee\xdb",  # RPM
-    b"\xd0\xcf\x11\xe0",  # MSI, and documents of old offices
+    b"\xd0\xcf\x11\xe0",  # MSI, and documents of old versions of Office
     b"RIFF",  # WebP, AVI, …
     b"fLaC",
     b"ID3",
@@ -57,7 +57,7 @@ _SIGNATURES = (
     b"CWS",
     b"ZWS",
     b"wOFF",
-    # files of the original's own: maps, tables, logs, databases
+    # mORMot's own files: maps, tables, logs, databases
     b"\xa5\xa5\xa5\xa5",
     b"\x5a\xa5\xa5\xa5",
     b"\xa5\xa5\xab\xa5",
@@ -71,7 +71,7 @@ _LATE_SIGNATURES = (b"ftyp", b"moov")
 def algo_compress(data: bytes, *, stored: bool = False, threshold: int = COMPRESS_FROM) -> bytes:
     """Return the container of *data*; b'' for no data. Mirrors ``AlgoSynLZ.Compress``.
 
-    It is compressed from *threshold* bytes on when that makes it shorter; with *stored* never.
+    Data of at least *threshold* bytes is compressed if that makes it shorter, unless *stored*.
     """
     if not data:
         return b""
@@ -93,10 +93,8 @@ def algo_decompress(
 ) -> bytes:
     """Return the data in *container*; b'' if a checksum is wrong or there are too many bytes.
 
-    *max_size* is the limit. *between* is called now and then while a large stream is decompressed.
-    Only an exception of *between* is raised.
-
-    *max_size* is the limit. Never raises for bytes. Mirrors ``AlgoSynLZ.Decompress``.
+    *max_size* is the limit in bytes. *between* is called repeatedly while a large stream is
+    decompressed. Only exceptions from *between* are raised. Mirrors ``AlgoSynLZ.Decompress``.
     """
     if len(container) <= OVERHEAD:
         return b""
@@ -115,7 +113,7 @@ def algo_decompress(
 
 
 def is_text_type(content_type: str) -> bool:
-    """Tell whether *content_type* is a kind of text, which is always worth compressing."""
+    """Return whether *content_type* is a kind of text, which is always worth compressing."""
     kind = content_type.strip().lower()
     if kind.startswith(("text/", "image/svg")):
         return True
@@ -126,7 +124,7 @@ def is_text_type(content_type: str) -> bool:
 
 
 def is_compressed(content: bytes) -> bool:
-    """Tell whether *content* begins like an already compressed format (JPEG, PNG, ZIP, …).
+    """Return whether *content* begins like an already compressed format (JPEG, PNG, ZIP, …).
 
     Mirrors ``IsContentCompressed``.
     """
@@ -136,5 +134,5 @@ def is_compressed(content: bytes) -> bool:
 
 
 def is_worth_storing(content_type: str, content: bytes) -> bool:
-    """Tell whether to store this *content*: its type is not text, and it is already compressed."""
+    """Return whether to store *content*: its type is not text, and it is already compressed."""
     return content_type != "" and is_compressed(content) and not is_text_type(content_type)

@@ -1,7 +1,7 @@
-"""Answers the peer's requests: asks the application, and sends its answer back.
+"""Answers the peer's requests: calls the application, and sends its answer back.
 
-The answers to our own requests are matched in ``exchange.py``. Whatever the application does, the
-peer gets an answer, and failures are logged. All of this runs in the connection's thread.
+Answers to our own requests are handled in ``exchange.py``. Whatever the application does, the peer
+gets an answer, and failures are logged. All of this runs in the connection's thread.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _log = get_logger("mormot_ws.rest")
 class Answerer:
     """Answers requests for *protocol*.
 
-    Faults of a peer are logged once per connection. Failures of the application are all logged, but
-    in a jumbo frame only the first one, and the number of the others.
+    Errors of a peer are logged once per connection. Failures of the application are all logged; in
+    a jumbo frame, only the first one and the number of the others.
     """
 
     def __init__(self, protocol: WebSocketProtocolRest) -> None:
@@ -34,13 +34,13 @@ class Answerer:
         self._failures = 0
 
     def begin(self) -> None:
-        """Get ready for a new connection."""
+        """Prepare for a new connection."""
         self._told.clear()
 
     def is_first(self, kind: str) -> bool:
-        """Tell whether this is the connection's first log line of that *kind*.
+        """Return whether this is the connection's first log record of that *kind*.
 
-        Later ones are left out.
+        Later ones are omitted.
         """
         if kind in self._told:
             return False
@@ -48,11 +48,11 @@ class Answerer:
         return True
 
     def begin_frame(self) -> None:
-        """Begin a frame, which has one message or many."""
+        """Begin a frame with one or many messages."""
         self._failures = 0
 
     def end_frame(self, process: WebSocketProcess) -> None:
-        """End a frame, and log the number of failures that were left out."""
+        """End a frame, and log the number of omitted failures."""
         if self._failures > 1:
             text = "%s: %d more requests of the same frame failed"
             _log.error(text, process, self._failures - 1, extra=process.log_fields())
@@ -92,16 +92,16 @@ class Answerer:
         """Let the application put its answer into *ctxt*; return the status."""
         if on_request is None:
             if self.is_first("nobody"):
-                text = "%s: nobody answers requests here: 404 for %r"
+                text = "%s: no callback answers requests here: 404 for %r"
                 _log.warning(text, process, ctxt, extra=process.log_fields())
             return 404
         try:
             status = on_request(ctxt)
             if type(status) is bool or not isinstance(status, int) or not 0 <= status <= 999:
-                raise TypeError(f"the status has to be a number like 200, not {status!r}")
+                raise TypeError(f"the status must be a number like 200, not {status!r}")
             return int(status)
         except BaseException as exc:  # noqa: BLE001
-            # a bug or sys.exit() in the user's code gives this request a 500
+            # after a bug or sys.exit() in the user's code, this request gets a 500
             self._failed(process, exc, "%s: %r failed", ctxt)
             return _internal_error(ctxt)
 
@@ -114,8 +114,8 @@ class Answerer:
             frame = self._protocol.output_to_frame(ctxt, status, head)
             return process.send_frame(frame)
         except BaseException as exc:  # noqa: BLE001
-            # the user sets the out_… attributes, and may have written before_send_frame
-            self._failed(process, exc, "%s: the answer of %r cannot be sent as it is", ctxt)
+            # the user sets the out_… attributes and may have overridden before_send_frame
+            self._failed(process, exc, "%s: the answer to %r cannot be sent as it is", ctxt)
         frame = self._protocol.output_to_frame(ctxt, _internal_error(ctxt), head)
         return process.send_frame(frame)
 
@@ -130,7 +130,7 @@ class Answerer:
 
 
 def _internal_error(ctxt: HttpServerRequest) -> int:
-    """Make *ctxt* an answer that tells the peer only that this side has failed."""
+    """Make *ctxt* an answer that reports only an internal error to the peer."""
     ctxt.out_content, ctxt.out_content_type, ctxt.out_custom_headers = (
         b"internal error\n",
         "text/plain",

@@ -24,9 +24,9 @@ from .messages import (
 JUMBO_HEAD = "frames"
 _SEPARATOR = b"\x01"
 _JUMBO_START = JUMBO_HEAD.encode() + _SEPARATOR
-#: the most messages of a jumbo frame: one full of empty messages would keep us busy for minutes
+#: the maximum messages of a jumbo frame: one full of empty messages would take minutes to handle
 MAX_JUMBO = 1 << 16
-#: the most bytes of a head
+#: the maximum bytes of a head
 _MAX_HEAD = 64
 #: the number of fields before the content, by the first letter of the head
 _FIELDS = {ord("r"): 5, ord("a"): 3}
@@ -68,7 +68,7 @@ def decode_varuint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def is_readable(plain: bytes) -> bool:
-    """Tell whether *plain* is a whole request or answer, or a jumbo frame of them.
+    """Return whether *plain* is a whole request or answer, or a jumbo frame of them.
 
     Copies nothing.
     """
@@ -90,7 +90,7 @@ def is_readable(plain: bytes) -> bool:
 
 
 def _is_message(plain: bytes, at: int, end: int) -> bool:
-    """Tell whether there is a whole message from offset *at* to *end*."""
+    """Return whether there is a whole message from offset *at* to *end*."""
     separator = plain.find(_SEPARATOR, at, min(end, at + _MAX_HEAD))
     if separator <= at:
         return False
@@ -134,7 +134,7 @@ def encode_binary(head: str, message: RestRequest | RestAnswer) -> bytes:
 def binary_head(plain: bytes) -> str:
     """Return the head of the *plain* frame; ``'frames'`` for a jumbo frame; '' if it has none.
 
-    It is cheap, because it reads only the beginning.
+    Cheap, because only the beginning is read.
     """
     end = plain.find(_SEPARATOR, 0, _MAX_HEAD)
     return plain[:end].decode("latin-1") if end > 0 else ""
@@ -182,7 +182,7 @@ def _field(plain: bytes, at: int) -> tuple[bytes, int]:
 
 
 def is_jumbo(plain: bytes) -> bool:
-    """Tell whether *plain* is a jumbo frame."""
+    """Return whether *plain* is a jumbo frame."""
     return plain.startswith(_JUMBO_START)
 
 
@@ -199,7 +199,7 @@ def encode_jumbo(frames: Sequence[bytes]) -> bytes:
 def decode_jumbo(plain: bytes) -> list[bytes]:
     """Return the plain frames of a jumbo frame; bytes after the last one are ignored.
 
-    Raises :class:`RestMessageError` if it is not a jumbo frame, is truncated, or has over 2¹⁶
+    Raises :class:`RestMessageError` if it is not a jumbo frame, is truncated, or has more than 2¹⁶
     frames.
     """
     jumbo_count(plain)
@@ -207,13 +207,13 @@ def decode_jumbo(plain: bytes) -> list[bytes]:
 
 
 def jumbo_count(plain: bytes) -> int:
-    """Return how many frames a jumbo frame has; raises like :func:`decode_jumbo`."""
+    """Return how many frames a jumbo frame has. Raises the same as :func:`decode_jumbo`."""
     if not is_jumbo(plain):
         raise RestMessageError("not a jumbo frame")
     last, at = decode_varuint(plain, len(_JUMBO_START))
     if last >= MAX_JUMBO:
         raise RestMessageError("a jumbo frame has too many messages")
-    # each frame has at least a byte, so a wrong count is found at the first missing frame
+    # each frame has at least one byte, so a wrong count is detected at the first missing frame
     for _ in range(last + 1):
         size, at = decode_varuint(plain, at)
         at += size
@@ -225,8 +225,8 @@ def jumbo_count(plain: bytes) -> int:
 def split_jumbo(plain: bytes) -> Iterator[bytes]:
     """Yield the plain frames of a jumbo frame that :func:`jumbo_count` has accepted.
 
-    They come one by one, because many small ones together would need far more memory than the bytes
-    in which they arrived.
+    They are produced one by one, because many small frames at once would need far more memory than
+    the bytes received.
     """
     last, at = decode_varuint(plain, len(_JUMBO_START))
     for _ in range(last + 1):

@@ -1,4 +1,4 @@
-"""The options of the binary protocols, as an application may give them."""
+"""The options of the binary protocols, in the forms that an application may pass."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""CRC-32C (Castagnoli), by the C package of the ``speedups`` extra, or in Python.
+"""CRC-32C (Castagnoli), with the C package of the ``speedups`` extra, or in Python.
 
-The Python form does not work byte by byte. The message is one big ``int``. Multiples of the
-polynomial with few terms fold its beginning onto the rest with a few shifts and XORs, until some
-forty bytes are left for the table. ``MORMOT_WS_NO_SPEEDUPS=1`` in the environment selects Python.
+The Python version does not work byte by byte. It treats the message as one big ``int``. Multiples
+of the polynomial with few terms fold its beginning onto the rest with a few shifts and XORs, until
+about forty bytes are left for the table. The environment variable ``MORMOT_WS_NO_SPEEDUPS=1``
+selects Python.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _PIECE = 1 << 17
 _FOLD_FROM = 64
 
 #: Exponents of two multiples of the polynomial, the last one 0. Squaring one (doubling its
-#: exponents) gives a multiple again. The long one has fewer terms, and a wide gap behind its first,
-#: so it folds nearly its own length at once; the short one goes on where it ends.
+#: exponents) gives a multiple again. The long one has fewer terms, and a wide gap after its first,
+#: so it folds nearly its own length at once; the short one continues where it ends.
 _LONG = (6777, 484, 100, 0)
 _SHORT = (290, 136, 113, 107, 32, 0)
 
@@ -35,8 +36,9 @@ def _table() -> list[int]:
 
 
 def _folds(exponents: tuple[int, ...], count: int) -> list[tuple[int, int, tuple[int, ...]]]:
-    """Return (degree, bits folded at once, how far they move) of *exponents* doubled 0 to *count*
-    − 1 times, the longest first.
+    """Return (degree, bits folded at once, distance) of *exponents*, the longest first.
+
+    They are doubled 0 to *count* − 1 times.
     """
     degree, second, *_ = exponents
     moves = [degree - exponent for exponent in exponents[1:]]
@@ -47,7 +49,7 @@ def _folds(exponents: tuple[int, ...], count: int) -> list[tuple[int, int, tuple
 
 
 _TABLE = _table()
-#: enough doublings for _PIECE, and for what the long one leaves
+#: enough doublings for _PIECE, and for the rest that the long one leaves
 _FOLDS = _folds(_LONG, 8) + _folds(_SHORT, 6)
 
 
@@ -60,7 +62,7 @@ def crc32c_python(data: bytes) -> int:
 
 
 def crc32c_from(data: bytes, start: int) -> int:
-    """Return the CRC-32C of *data* behind other data whose own is *start*. For short data."""
+    """Return the CRC-32C of *data*, continued from *start*. For short data."""
     return _crc_of_piece(data, start ^ _ONES) ^ _ONES
 
 
@@ -91,7 +93,7 @@ def _choose() -> tuple[Callable[[bytes], int], bool]:
         try:
             import google_crc32c
         except ImportError:
-            pass  # the extra is optional: Python serves as well
+            pass  # the extra is optional: Python works too
         else:
             if google_crc32c.implementation == "c":
                 return google_crc32c.value, True

@@ -2,7 +2,7 @@
 
 Each message has its own random initialisation vector, so there is no state between messages, and
 one object serves any number of connections and threads. Each thread keeps a context only because
-making one is slow. The ``cryptography`` package (extra ``crypto``) is imported when the first key
+creating one is slow. The ``cryptography`` package (extra ``crypto``) is imported when the first key
 is used.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import WebSocketsError, WebSocketsProtocolError
 
-#: the default salt and rounds of native ends
+#: the default salt and rounds of native code
 AES_SALT = "E750ACCA-2C6F-4B0E-999B-D31C9A14EFAB"
 AES_ROUNDS = 1024
 
@@ -25,7 +25,7 @@ _IV_SIZE = _BLOCK = 16
 def derive_key(
     password: str | bytes, *, salt: str | bytes = AES_SALT, rounds: int = AES_ROUNDS
 ) -> bytes:
-    """Return the 32 bytes that the native ends derive from *password*; AES-128 uses the first 16.
+    """Return the 32 bytes that native code derives from *password*; AES-128 uses the first 16.
 
     *rounds* 0 is the legacy form without salt. Takes about a millisecond. Raises ``ValueError`` for
     an empty password or negative rounds.
@@ -33,7 +33,7 @@ def derive_key(
     secret = password.encode("utf-8") if isinstance(password, str) else bytes(password)
     salt = salt.encode("utf-8") if isinstance(salt, str) else bytes(salt)
     if not secret:
-        raise ValueError("the password is empty: it needs at least one character")
+        raise ValueError("the password must not be empty")
     if rounds < 0:
         raise ValueError(f"rounds must be a number, at least 0, not {rounds}")
     if rounds == 0:
@@ -52,7 +52,7 @@ def derive_key(
 
 
 def is_key_exchange(key: str) -> bool:
-    """Tell whether native ends would read *key* as parameters of ECDHE, not as a password."""
+    """Return whether native code would read *key* as parameters of ECDHE, not as a password."""
     if key[:2].lower() == "a=":
         return True
     _, sharp, file = key.rpartition("#")
@@ -60,7 +60,7 @@ def is_key_exchange(key: str) -> bool:
 
 
 class _Mine(threading.local):
-    """The context of each thread: making one costs far more than using it."""
+    """The context of each thread: creating one costs far more than using it."""
 
     context: Any = None
 
@@ -69,10 +69,10 @@ class AesEncryption:
     """AES-CTR with a key derived from the text *key*; mirrors ``TProtocolAes``.
 
     *key_size* is 128, 192 or 256 bits; *salt* and *rounds* are those of :func:`derive_key`. They
-    are not negotiated: both ends have to use the same. All methods may be called from any thread.
+    are not negotiated: both sides must use the same. All methods may be called from any thread.
 
     There is no authentication. An attacker in between can change messages (the CRCs of compression
-    detect only accidents), and can replay recorded ones. Use TLS against attackers.
+    detect only accidents) and replay recorded ones. Use TLS to protect against attackers.
 
     Raises ``ValueError`` for an empty key or an unknown *key_size*, and :class:`WebSocketsError`
     for a key in the ECDHE syntax (``a=…`` or ``password#file.private``), or when the
@@ -90,10 +90,10 @@ class AesEncryption:
         salt: str | bytes = AES_SALT,
     ) -> None:
         if key_size not in (128, 192, 256):
-            raise ValueError(f"key_size is 128, 192 or 256 bits, not {key_size}")
+            raise ValueError(f"key_size must be 128, 192 or 256 bits, not {key_size}")
         if is_key_exchange(key):
             raise WebSocketsError(
-                "the key asks for an ECDHE key exchange, which is not supported: use a "
+                "the key requests an ECDHE key exchange, which is not supported: use a "
                 "password, and TLS for forward secrecy"
             )
         self._use(derive_key(key, salt=salt, rounds=rounds)[: key_size // 8])
@@ -102,10 +102,10 @@ class AesEncryption:
     def of_bytes(cls, key: bytes) -> AesEncryption:
         """Return an object that uses the 16, 24 or 32 bytes of *key* directly.
 
-        Raises like the constructor.
+        Raises the same as the constructor.
         """
         if len(key) not in (16, 24, 32):
-            raise ValueError(f"an AES key has 16, 24 or 32 bytes, not {len(key)}")
+            raise ValueError(f"an AES key must have 16, 24 or 32 bytes, not {len(key)}")
         made = cls.__new__(cls)
         made._use(bytes(key))
         return made
@@ -115,7 +115,7 @@ class AesEncryption:
             from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
         except ImportError as exc:
             raise WebSocketsError(
-                "a key needs the cryptography package: pip install 'mormot_ws[crypto]', or "
+                "a key requires the cryptography package: pip install 'mormot_ws[crypto]', or "
                 "leave the key empty"
             ) from exc
         self.key_size: int = len(key) * 8
@@ -136,7 +136,7 @@ class AesEncryption:
         return self._apply(iv, plain + bytes((padding,)) * padding)
 
     def _apply(self, iv: bytes, data: bytes) -> bytes:
-        """Return *data* XOR the key stream of *iv*, which is encryption and decryption."""
+        """Return *data* XOR the key stream of *iv*, for both encryption and decryption."""
         mine = self._mine
         # removed while it is used, because a signal handler may interrupt this thread
         context, mine.context = mine.context, None
@@ -153,8 +153,8 @@ class AesEncryption:
         """Return the plain bytes of *message*.
 
         Raises :class:`WebSocketsProtocolError` (1008) if it was not encrypted with this key. A peer
-        must not learn whether this step or a later one has failed: the answers to a few thousand
-        guesses would let it write messages without the key.
+        must not learn whether this step or a later one failed: the answers to a few thousand
+        guesses would allow it to forge messages without the key.
         """
         if len(message) < _IV_SIZE + _BLOCK or len(message) % _BLOCK:
             raise WebSocketsProtocolError(1008, "a message is not encrypted")
@@ -165,7 +165,7 @@ class AesEncryption:
             or padding == len(padded)
             or not padded.endswith(bytes((padding,)) * padding)
         ):
-            raise WebSocketsProtocolError(1008, "a message does not decrypt")
+            raise WebSocketsProtocolError(1008, "a message cannot be decrypted")
         return padded[:-padding]
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """RestExchange: our requests in flight on one connection, and the threads that wait for answers.
 
 The loop's thread wakes a waiting thread as soon as its answer has arrived or the connection has
-ended; nothing polls. The protocol encodes requests and answers. No user code runs here.
+ended, without polling. The protocol encodes requests and answers. No user code runs here.
 
 Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _log = get_logger("mormot_ws.rest")
 
 HTTP_SUCCESS = 200
-#: the request was sent, but there is no answer: it was late, or the connection was lost
+#: the request was sent but got no answer: it was late, or the connection was lost
 HTTP_NOTFOUND = 404
 
 #: milliseconds that a request waits for a late answer to an earlier one, in protocols whose
@@ -49,7 +49,7 @@ _INCOMING_EXPIRY = 30 * 60
 
 
 class RestExchange:
-    """Sends requests over *process* by *protocol*, and gives each waiting thread its answer.
+    """Sends requests over *process* with *protocol*, and passes answers to the waiting threads.
 
     Any thread may call :meth:`notify`; the loop's thread calls :meth:`answer_arrived`; a thread
     that changes the state of the process calls :meth:`closed`, :meth:`begin` and :meth:`end`.
@@ -58,10 +58,10 @@ class RestExchange:
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
         self._process = process
         self._protocol = protocol
-        #: the number of late answers to drop, where answers have no numbers; mirrors ``Incoming``
-        #: of the original's process
+        #: the number of late answers to drop, if answers have no numbers; mirrors ``Incoming`` of
+        #: mORMot's process
         self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
-        #: held by the one request that waits for its answer, where answers have no numbers; taken
+        #: held by the one request that waits for its answer, if answers have no numbers; taken
         #: before all other locks
         self._turns = Turns()
         #: held from adding an entry to _waiting to the end of sending, so that all entries that
@@ -74,12 +74,12 @@ class RestExchange:
         #: notified when an answer to ignore has arrived, or the connection has ended
         self._late = threading.Condition(self._safe)
         self._waiting: dict[str, SimpleQueue[WebSocketFrame | None]] = {}
-        # the threads that are in a request; changed by single operations, and so without a lock
+        # the threads that are in a request; changed by atomic operations, without a lock
         self._asking: set[int] = set()
-        #: ``f(process, begins)`` of layers above, called in the connection's thread when it has
-        #: begun and when it has ended
+        #: ``f(process, begins)`` of higher layers, called in the connection's thread after its
+        #: start and after its end
         self.watchers: list[Callable[[WebSocketProcess, bool], object]] = []
-        #: ``f()`` of layers above, called before this side closes the connection for good
+        #: ``f()`` of higher layers, called before this side closes the connection for good
         self.leavers: list[Callable[[], object]] = []
 
     # ------------------------------------------------------------------------------ for the process
@@ -87,27 +87,27 @@ class RestExchange:
     def begin(self, protocol: WebSocketProtocolRest) -> None:
         """Prepare for a new connection: requests for the old one must not be sent on it."""
         with self._safe_send:  # wait until all sends on the old connection have failed
-            # keeps it alive until the lock is free: its finaliser is the application's code
+            # keep it alive until the lock is free: its finaliser may be the application's code
             before, self._protocol = self._protocol, protocol
         del before
 
     def end(self) -> None:
-        """End, because another protocol takes over: later requests get 666, and are not sent."""
+        """End, because another protocol takes over: later requests get 666 and are not sent."""
         with self._safe_send:
             self._process.detach_exchange()
 
     def tell(self, begins: bool) -> None:
-        """Tell the watchers that a connection has begun, or has ended."""
+        """Notify the watchers that a connection has begun or ended."""
         for watcher in list(self.watchers):
             watcher(self._process, begins)
 
     def leaving(self) -> None:
-        """Queue what is to be said before this side closes the connection for good."""
+        """Queue the last requests before this side closes the connection for good."""
         for leaver in list(self.leavers):
             leaver()
 
     def closed(self) -> None:
-        """End all waits with 404, because the connection no longer runs. Never blocks."""
+        """Let waiting requests fail with 404, because the connection has ended. Never blocks."""
         with self._safe:
             self.incoming.clear()
             self._late.notify_all()
@@ -116,7 +116,7 @@ class RestExchange:
             self._waiting.clear()
 
     def answer_arrived(self, head: str, frame: WebSocketFrame) -> None:
-        """Give the answer in *frame* to the thread that waits for *head*.
+        """Pass the answer in *frame* to the thread that waits for *head*.
 
         Called in the loop's thread; never blocks.
         """
@@ -129,7 +129,7 @@ class RestExchange:
                 answer.put(frame)
                 return
         if self._protocol.tells_first("late answer"):
-            text = "%s: an answer that nobody waits for (any more) is dropped: %r"
+            text = "%s: dropped an answer for which no thread waits: %r"
             _log.debug(text, self._process, head[:40])
 
     # ------------------------------------------------------------------------------- for any thread
@@ -172,27 +172,26 @@ class RestExchange:
         process = self._process
         if get_ident() in self._asking:
             raise WebSocketsError(
-                "a request that waits for its answer has been interrupted in this thread, by a "
-                "signal handler or a finaliser, which cannot wait for another one on the same "
-                "connection: send it without waiting (Sec-WebSocket-REST: NonBlocking, "
+                "a waiting request in this thread was interrupted by a signal handler or a "
+                "finaliser, which cannot wait for another request on the same connection: send it "
+                "without waiting (Sec-WebSocket-REST: NonBlocking, "
                 "non_blocking=True)"
             )
         if process.runs_loop() or current_thread() is process.owner_thread:
             raise WebSocketsError(
-                "a request that waits for its answer inside a callback of the same "
-                "connection would wait for ever: this thread, "
-                f"{current_thread().name!r}, is the one that reads the answer. Send it from "
-                "another thread, or without waiting "
+                "a request that waits for its answer inside a callback of the same connection "
+                f"would wait for ever: this thread, {current_thread().name!r}, has to read the "
+                "answer. Send it from another thread, or without waiting "
                 f"(Sec-WebSocket-REST: NonBlocking, non_blocking=True); see docs/how-to/rest.md"
             )
 
     def _ask_in_turn(self, request: HttpServerRequest) -> int:
-        """Send and wait where answers have no numbers, with one request in flight at a time.
+        """Send and wait if answers have no numbers, with one request in flight at a time.
 
-        Answers come in the order of the requests, but some never come: a peer may answer with
+        Answers arrive in the order of the requests, but some never arrive: a peer may answer with
         ``!NORESPONSE``, or drop what it cannot read. With several requests in flight, each later
-        one would then get the answer of another. Sending them one by one costs only the time on the
-        wire, because the peer's one thread handles them one by one anyway.
+        one would then get the answer to another. Sending them one by one costs only the time on the
+        wire, because the peer's single thread handles them one by one anyway.
         """
         timeout = self._timeout_ms()
         turns, turn = self._turns, Turn()
@@ -211,14 +210,14 @@ class RestExchange:
             turns.wake()
 
     def _ignore_abandoned(self) -> None:
-        """Ignore the answer to a request whose thread was interrupted before it could say so."""
+        """Ignore the answer to a request whose thread was interrupted before it could do so."""
         with self._safe:
             for _ in range(len(self._waiting)):
                 self.incoming.answer_to_ignore(1)
             self._waiting.clear()
 
     def _late_answers_came(self) -> bool:
-        """Wait until no late answer is left that could be taken for the next one."""
+        """Wait until no late answer is left that could be mistaken for the next one."""
         process = self._process
         with self._late:
             return self._late.wait_for(
@@ -237,7 +236,7 @@ class RestExchange:
         received: WebSocketFrame | None = None
         sent = False
         failures: list[BaseException] = []
-        # has an entry once it is sure that no answer will come
+        # has an entry once it is certain that no answer will arrive
         unsent: list[bool] = []
         try:
             with self._safe_send:
@@ -258,7 +257,7 @@ class RestExchange:
                         self.incoming.answer_to_ignore(1)
                     # a signal handler may just have ended the connection
                     self._waiting.pop(head, None)
-            # logged only now, without a lock
+            # log only now, without a lock
             for failure in failures:
                 log_write_failed(process, failure)
             if sent and process.settings.log_details:
@@ -289,8 +288,8 @@ class RestExchange:
     ) -> bool:
         """Send *frame*, whose answer goes to *waiting*; return whether it was sent.
 
-        What a signal handler raises in here leaves no answer behind that could be taken for the
-        next one: either *unsent* gets an entry, or the connection is given up. Called under
+        If a signal handler raises in here, no answer is left that could be mistaken for the next
+        one: either *unsent* gets an entry, or the connection is dropped. Called under
         ``_safe_send``.
         """
         process = self._process

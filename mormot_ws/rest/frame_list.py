@@ -1,4 +1,4 @@
-"""WebSocketFrameList: a list of frames that threads share, and the number of answers to ignore."""
+"""WebSocketFrameList: a thread-safe list of frames, and the number of answers to ignore."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class WebSocketFrameList:
-    """A list of frames that threads share. Mirrors ``TWebSocketFrameList``.
+    """A thread-safe list of frames. Mirrors ``TWebSocketFrameList``.
 
     *timeout_sec* is the time in seconds after which a frame expires (0: never). The list has no
-    clock: the caller passes the current tick in seconds as *tix* (0: unknown, nothing expires in
+    clock: the caller passes the current tick in seconds as *tix* (0: unknown; nothing expires in
     this call). Any thread may call the methods.
     """
 
-    # a misspelt name is refused, at no cost to the frames
+    # refuses misspelt names, at no cost for frames
     __slots__ = ("_answer_to_ignore", "_frames", "_safe", "_timeout_sec")
 
     def __init__(self, timeout_sec: int = 0) -> None:
@@ -74,7 +74,7 @@ class WebSocketFrameList:
         while True:
             with self._safe:
                 frames = list(self._frames)
-            # outside the lock: the protocol may be the application's
+            # without the lock: the protocol may be the application's
             found = next(
                 (frame for frame in reversed(frames) if protocol.frame_is(frame, head)), None
             )
@@ -107,7 +107,7 @@ class WebSocketFrameList:
         Mirrors ``AnswerToIgnore``.
         """
         if incr not in (-1, 0, 1):
-            raise ValueError(f"incr is -1, 0 or 1, not {incr}")
+            raise ValueError(f"incr must be -1, 0 or 1, not {incr}")
         with self._safe:
             self._answer_to_ignore = max(0, self._answer_to_ignore + incr)
             return self._answer_to_ignore

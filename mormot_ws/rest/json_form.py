@@ -1,10 +1,10 @@
 """The text form of REST messages (``synopsejson``): a JSON object with one array.
 
-It copies the peculiarities of the native codec: an empty body arrives as ``""``, JSON content is
-inserted unchecked, and content that is not UTF-8 is sent as base64. All functions are pure.
+It reproduces the peculiarities of the native codec: an empty body arrives as ``""``, JSON content
+is inserted unchecked, and content that is not UTF-8 is sent as base64. All functions are pure.
 
-Large messages are processed in pieces, because a single call of Python's C code would make all
-other threads wait.
+Large messages are processed in pieces, because a single call of Python's C code would block all
+other threads.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .messages import (
 #: U+FFF0 in UTF-8: base64 follows
 _MAGIC = b"\xef\xbf\xb0"
 _MIN_SIZE = 10
-#: bytes processed at once: a millisecond or two at worst; divisible by 3 and by 4
+#: bytes processed at once: at most one or two milliseconds; divisible by 3 and by 4
 _PIECE = 3 << 14
 #: contents of at least this many bytes are sent as text only if they are strict UTF-8
 _STRICT_FROM = 128
@@ -64,7 +64,7 @@ def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
     """Return the payload of the text frame that carries *message*.
 
     *head* is the peer's own head, if its request had one. Content whose type is JSON is not
-    checked. As from a native end, a short content that is nearly UTF-8 makes a payload that is not
+    checked. Like native code, short content that is almost UTF-8 results in a payload that is not
     UTF-8.
     """
     content = message.content
@@ -99,11 +99,11 @@ def encode_json(message: RestRequest | RestAnswer, head: str = "") -> bytes:
 
 
 def _is_text(content: bytes) -> bool:
-    """Tell whether *content* is sent as a string, not as base64."""
+    """Return whether *content* is sent as a string, not as base64."""
     if content.startswith(_MAGIC) and _from_base64(content[3:]) is not None:
-        return False  # it would be taken for base64 (a native end sends it all the same)
+        return False  # it would be read as base64 (native code sends it anyway)
     if len(content) < _STRICT_FROM:
-        # a native end accepts one NUL at the end, but its writer then loses it: base64 keeps it
+        # native code accepts one NUL at the end, but its writer then loses it: base64 keeps it
         return _LOOSE_UTF8.fullmatch(content) is not None
     if b"\0" in content:
         return False
@@ -136,7 +136,7 @@ def _pieces(data: bytes) -> Iterator[bytes]:
 # ----------------------------------------------------------------------------------------- decoding
 
 _BLANKS = bytes(range(1, 33))
-#: everything between the bracket and the first quote is skipped, as in native ends
+#: everything between the bracket and the first quote is skipped, as in native code
 _START = re.compile(rb'[\x01-\x20]{0,1000}\{[^"\x00]{0,1000}"([^"\\\x00]{1,64})"')
 _SPACE = re.compile(rb"[\x01-\x20]*")
 _BARE = re.compile(rb'[^\x00-\x20,\[\]{}"]*')
@@ -159,7 +159,7 @@ _STEP = [1 if byte in b"{[" else -1 for byte in range(256)]
 def json_head(payload: bytes) -> str:
     """Return the head of the message in *payload*, mostly ``'request'`` or ``'answer'``, or ''.
 
-    It reads only the beginning.
+    Only the beginning is read.
     """
     start = _START.match(payload) if len(payload) >= _MIN_SIZE else None
     return start[1].decode("latin-1") if start else ""
@@ -249,7 +249,7 @@ def _raw_item(payload: bytes, at: int) -> bytes:
 
 
 def _is_one_item(text: bytes) -> bool:
-    """Tell whether the last character of the short *text* closes its first bracket.
+    """Return whether the last character of the short *text* closes its first bracket.
 
     A quick form of :func:`end_of_brackets`.
     """
@@ -308,7 +308,7 @@ def _unescape(escape: re.Match[bytes]) -> bytes:
 
 
 def _from_base64(text: bytes) -> bytes | None:
-    """Return what *text* encodes, or None when that is not padded base64 without blanks."""
+    """Return the decoded *text*, or None if it is not padded base64 without blanks."""
     if not text or len(text) % 4:
         return None
     *parts, last = _pieces(text)

@@ -16,7 +16,7 @@ PIECE = 1 << 16
 _STRUCTURE = b"{}[],"
 _NO_STRUCTURE = bytes(set(range(256)) - set(_STRUCTURE))
 _STEP = [1 if byte in b"{[" else -1 if byte in b"}]" else 0 for byte in range(256)]
-#: a string or its part in a piece, an escape sequence, a bracket or comma
+#: a string or the part of it in a piece, an escape sequence, a bracket or a comma
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\Z)|\\["\\]|[\[\]{},]', re.DOTALL)
 #: the rest of a string
 _STRING_END = re.compile(rb'[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
@@ -25,23 +25,23 @@ _FEW = 8
 
 
 class Piece(NamedTuple):
-    """One piece of a text, which does not end within an escape sequence."""
+    """A piece of a text, which does not end within an escape sequence."""
 
     #: offsets in the text
     start: int
     end: int
-    #: True when it begins within a string
+    #: True if it begins within a string
     in_string: bool
     #: its brackets and commas, without those in strings
     structure: bytes
-    #: those behind its last quote
+    #: the brackets and commas after its last quote
     tail: bytes
 
 
 def pieces(text: bytes, at: int = 0) -> Iterator[Piece]:
-    """Yield the pieces of *text* from offset *at* on, where no string may be open.
+    """Yield the pieces of *text* from offset *at*, where no string may be open.
 
-    Text that is not JSON is accepted: the parser will find it.
+    Text that is not JSON is accepted: the parser will detect it.
     """
     for start, in_string, parts in _parts(text, at):
         ends_in_string = in_string ^ (len(parts) % 2 == 0)
@@ -59,15 +59,13 @@ def outside_strings(text: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _parts(text: bytes, at: int) -> Iterator[tuple[int, bool, list[bytes]]]:
-    """Yield the offset of each piece, whether it begins within a string, and what is between its
-    quotes.
-    """
+    """Yield each piece's offset, whether it begins within a string, and the text between quotes."""
     in_string = False
     while at < len(text):
         end = at + PIECE
         piece = text[at:end]
         if piece.endswith(b"\\") and (len(piece) - len(piece.rstrip(b"\\"))) % 2:
-            # an escape sequence is not cut
+            # do not cut an escape sequence
             end += 1
             piece = text[at:end]
         if b"\\" in piece:
@@ -80,8 +78,9 @@ def _parts(text: bytes, at: int) -> Iterator[tuple[int, bool, list[bytes]]]:
 
 
 def depths(piece: Piece, depth: int) -> list[int]:
-    """Return how deep the text is nested behind each item of the piece's structure; *depth* is that
-    before it.
+    """Return the nesting depth after each item of the piece's structure.
+
+    *depth* is the depth before the piece.
     """
     return list(accumulate(map(_STEP.__getitem__, piece.structure), initial=depth))[1:]
 
@@ -89,7 +88,7 @@ def depths(piece: Piece, depth: int) -> list[int]:
 def end_of_brackets(text: bytes, at: int) -> int:
     """Return the offset after the bracket that closes the one at offset *at*; -1: none does.
 
-    It takes time in proportion to the text, and ignores the kinds of brackets.
+    The time is proportional to the text. The kinds of brackets are ignored.
     """
     depth = 0
     for piece in pieces(text, at):
@@ -102,12 +101,10 @@ def end_of_brackets(text: bytes, at: int) -> int:
 
 
 def _offset(text: bytes, piece: Piece, index: int) -> int:
-    """Return the offset behind the item of the piece's structure at *index*; -1 when it is not
-    there.
-    """
+    """Return the offset after the item of the piece's structure at *index*; -1: no such item."""
     behind = len(piece.structure) - 1 - index
     if behind < min(_FEW, len(piece.tail)):
-        # nearly always: what closes a message follows
+        # almost always: the end of the message follows
         for at in range(piece.end - 1, piece.start - 1, -1):
             if text[at] in _STRUCTURE:
                 if not behind:

@@ -1,8 +1,8 @@
 """KeyGuard: reads encrypted messages, and hides from the peer why one cannot be read.
 
-The key authenticates nothing. A peer without it that can tell wrong padding from a wrong checksum
-can work out, guess by guess, how to forge messages. So all faults look alike, and KeyFaults limits
-the guesses of each address over all connections of a server.
+The key authenticates nothing. A peer without it that can distinguish wrong padding from a wrong
+checksum can work out, guess by guess, how to forge messages. So all errors look alike, and
+KeyFaults limits the guesses of each address over all connections of a server.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ _log = get_logger("mormot_ws.rest")
 
 #: the text for the peer about any unreadable message, and the text for last_error on this side
 _UNREADABLE = "a message cannot be read"
-ASK_FOR_KEY = f"{_UNREADABLE} (is the key, are the options the same on both ends?)"
-#: an encrypted message is at least this many bytes longer than its content
+ASK_FOR_KEY = f"{_UNREADABLE} (are the key and the options the same on both ends?)"
+#: the minimum number of bytes by which an encrypted message is longer than its content
 _BLOCK = 16
-#: the most addresses that are remembered; then the one with the oldest last fault is forgotten
+#: the maximum number of remembered addresses; beyond it, the one whose last fault is oldest is
+#: forgotten
 _MOST_ADDRESSES = 4096
 
 
 class _Allowance(NamedTuple):
-    """The faults that an address has left."""
+    """The number of faults that an address may still make."""
 
     left: float
     #: the time of that number, on the clock
@@ -60,9 +61,9 @@ class KeyFaults:
         self._allowances: dict[str, _Allowance] = {}
 
     def add(self, ip: str, most: int) -> bool:
-        """Count a fault of *ip*, which may have *most* in a minute; return whether it blocks *ip*.
+        """Count a fault of *ip*, which may make *most* a minute; return whether it is now blocked.
 
-        Nothing is counted for ``''``, or when *most* is 0.
+        Nothing is counted for ``''``, or if *most* is 0.
         """
         if not ip or not most:
             return False
@@ -76,8 +77,8 @@ class KeyFaults:
         return left >= 1 > left - 1
 
     def blocks(self, ip: str) -> bool:
-        """Tell whether *ip* has no faults left for now."""
-        # for nearly all connections there is nothing to look up
+        """Return whether *ip* is blocked for now."""
+        # for almost all connections there is nothing to look up
         if not self._allowances or not ip:
             return False
         with self._safe:
@@ -100,7 +101,7 @@ class KeyGuard:
         self._proved = False
 
     def begin(self, most: int) -> None:
-        """Get ready for a new connection, whose address may have *most* faults in a minute."""
+        """Prepare for a new connection, whose address may make *most* faults a minute."""
         self._most = most
         self._proved = False
 
@@ -112,7 +113,7 @@ class KeyGuard:
         *unpack* takes it out of its container. All steps are done even if one has failed, so that
         all faults take the same time.
         """
-        # a peer gets no more guesses out of connections that it opened beforehand
+        # connections that a peer opened in advance give it no additional guesses
         if not self._proved and self.faults.blocks(protocol.remote_ip):
             raise self.fault(protocol)
         plain: bytes = message[_BLOCK:]

@@ -1,8 +1,8 @@
-"""LongWork: computations of several threads that take turns, piece by piece.
+"""LongWork: lets long computations in several threads take turns, piece by piece.
 
-In Python one thread computes at a time. When several do it for seconds, all others, which have
-little to do, wait long for each of their steps. So of the long computations one runs at a time, for
-a piece, and pauses then. What is computed belongs elsewhere.
+In Python only one thread computes at a time. When several compute for seconds, all other threads
+wait long for each small step. So only one of the long computations runs at a time, and it pauses
+after each piece. The computations themselves are in other modules.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from types import TracebackType
 from ..core.forks import call_in_child
 from .turns import Turn, Turns
 
-#: seconds between two pieces, in which other threads get on
+#: seconds between two pieces, in which other threads can run
 _PAUSE = 0.0001
-#: seconds after which a piece runs although others do
+#: seconds after which a piece runs even if others are running
 _MOST_WAIT = 1.0
 
 
 class WorkStoppedError(Exception):
-    """The computation is no longer wanted."""
+    """Raised if the computation is no longer needed."""
 
 
 class LongWork:
-    """One computation: a context, called between its pieces.
+    """A computation: a context manager that is called between the pieces.
 
-    :param goes_on: tells whether it is still wanted.
+    :param goes_on: returns whether the result is still needed.
 
-    A short one never calls it, and costs nothing. In one thread; takes no other lock.
+    A short computation never calls it and costs nothing. Used in one thread; takes no other lock.
     """
 
     __slots__ = ("_goes_on", "_turn", "_turns")
@@ -43,13 +43,14 @@ class LongWork:
         return self
 
     def __call__(self) -> None:
-        """A piece is done: let others have their turn. Raises :class:`WorkStoppedError` when the
-        work is no longer wanted.
+        """Let other threads run after a piece.
+
+        Raises :class:`WorkStoppedError` if the result is no longer needed.
         """
         self._give()
         if not self._goes_on():
             raise WorkStoppedError
-        # for the other threads, not for anything that could wake this one
+        # a pause for the other threads; nothing has to wake this one
         sleep(_PAUSE)
         turns = self._turns = _shared.turns
         turn = self._turn = Turn()
@@ -71,7 +72,7 @@ class LongWork:
 
 
 class _Shared:
-    """What all computations of the OS process share."""
+    """State shared by all computations of the OS process."""
 
     def __init__(self) -> None:
         self.renew()
@@ -81,5 +82,5 @@ class _Shared:
 
 
 _shared = _Shared()
-# a thread that has its turn is not there in a forked child
+# the thread that has its turn does not exist in a forked child
 call_in_child(_shared.renew)

@@ -1,8 +1,8 @@
-"""Loose JSON: native mORMot ends leave the quotes of names away, as in ``{name:"a",x:1}``.
+"""Loose JSON: native mORMot code omits the quotes of names, as in ``{name:"a",x:1}``.
 
-:func:`quoted_names` writes these quotes, and leaves the rest to a strict parser. Between quotes
-nothing is looked at. Each call into C has one piece of the text, so that other threads run in
-between. Pure: bytes in, bytes out.
+:func:`quoted_names` adds these quotes and leaves the rest to a strict parser. Text in quotes is
+skipped. Each call into C handles one piece of the text, so that other threads can run in between.
+Pure functions: bytes in, bytes out.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from collections.abc import Iterator
 
 from .json_structure import PIECE, outside_strings
 
-#: control characters, which JSON does not have: one stands for a quote that was added, the others
-#: for what is escaped
+#: control characters, which JSON does not have: one represents an added quote, the others represent
+#: escape sequences
 _ADDED, _BACKSLASHES, _QUOTE = b"\x01", b"\x02\x02", b"\x02\x03"
-#: what stands before a colon without quotes: a name, or a fault that a strict parser will find. The
-#: look behind makes each run of characters be tried once, so that it takes linear time
+#: unquoted text before a colon: a name, or an error that a strict parser will find. The lookbehind
+#: lets each run of characters be tried only once, for linear time
 _NAME = re.compile(
     rb'(?<![^\x00-\x20\x7f"\\{}\[\],:])([^\x00-\x20\x7f"\\{}\[\],:]+)(?=[ \t\r\n]*:)'
 )
 
 
 def quoted_names(text: bytes) -> bytes | None:
-    """Return *text* with quotes around the names that lack them; None when there are none.
+    """Return *text* with quotes around the names that lack them; None if there are none.
 
-    What is not JSON otherwise remains so. Takes time and memory in proportion to *text*.
+    Other errors in the JSON are kept. Time and memory are proportional to *text*.
     """
     if any(char in text for char in (b"\x01", b"\x02", b"\x03")):
         return None

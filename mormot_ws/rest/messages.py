@@ -15,15 +15,15 @@ ANSWER_HEAD = "answer"
 JSON_CONTENT_TYPE = "application/json"
 #: an application that answers with this content type sends no answer at all
 NO_RESPONSE = "!NORESPONSE"
-#: name of the header that :func:`batch_marker` adds
+#: the name of the header that :func:`batch_marker` adds
 FRAME_HEADER = "Sec-WebSocket-Frame"
 
-#: bytes that a field of a message may have, but for the content
+#: the maximum bytes of a message's field, except the content
 MAX_FIELD = 1 << 20
 
 
 class RestMessageError(ValueError):
-    """A payload that is not a REST message; the native ends drop such frames silently."""
+    """Raised for a payload that is not a REST message; native code drops such frames silently."""
 
 
 @dataclass(slots=True)
@@ -55,7 +55,7 @@ class RestAnswer:
     status: int = 200
     #: lines joined by CRLF
     headers: str = ""
-    #: '' only when there is no content
+    #: '' only if there is no content
     content_type: str = ""
     content: bytes = b""
 
@@ -71,7 +71,7 @@ def answer_head_of(head: str) -> str:
 
 
 def is_json_type(content_type: str) -> bool:
-    """Tell whether *content_type* counts as JSON; then its parameters are not sent."""
+    """Return whether *content_type* counts as JSON; if so, its parameters are not sent."""
     kind = content_type.strip().lower()
     if kind.startswith("application/"):
         return kind.startswith(JSON_CONTENT_TYPE) or "+json" in kind
@@ -102,8 +102,9 @@ def content_bytes(content: object) -> bytes:
 
 
 def check_field(field: bytes) -> bytes:
-    """Return *field*, a peer's method, URL, headers, status or content type; raise
-    :class:`RestMessageError` for one of over a megabyte, which no end writes.
+    """Return *field*, a peer's method, URL, headers, status or content type.
+
+    Raises :class:`RestMessageError` if it has more than a megabyte, which no real peer sends.
     """
     if len(field) > MAX_FIELD:
         raise RestMessageError("a field is too long")
@@ -114,7 +115,7 @@ def to_bytes(text: str) -> bytes:
     """Return a text field's bytes; surrogate escapes become the bytes that were received."""
     try:
         return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # a surrogate of the caller's that stands for no byte
+    except UnicodeEncodeError:  # a surrogate from the caller that does not represent a byte
         return text.encode("utf-8", "replace")
 
 

@@ -1,8 +1,8 @@
-"""OptionsGuard: notices by its first message that the other end has other options.
+"""OptionsGuard: detects from the first message that the peer uses different options.
 
-Nothing in the upgrade says which options an end has. With a key, the key guard notices a
-difference. Without one, the first message shows whether its sender compresses. One that is neither
-a container nor a message is damaged, or encrypted: it is dropped, as in the original.
+The upgrade does not say which options a peer uses. With a key, the key guard detects a difference.
+Without one, the first message shows whether its sender compresses. A message that is neither a
+container nor readable is damaged, or encrypted: it is dropped, as in the original.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ _log = get_logger("mormot_ws.rest")
 
 
 class OptionsGuard:
-    """Looks at the messages of one connection that are not encrypted, in its thread."""
+    """Checks the unencrypted messages of a connection, in its thread."""
 
     __slots__ = ("agreed",)
 
     def __init__(self) -> None:
         #: False until the first message of a connection has shown that the options are the same;
-        #: the other messages need no check
+        #: later messages need no check
         self.agreed = True
 
     def begin(self) -> None:
-        """Get ready for a new connection."""
+        """Prepare for a new connection."""
         self.agreed = False
 
     def check(self, protocol: WebSocketProtocolBinary, payload: bytes, compressed: bool) -> None:
         """Raise the error that ends the connection if its first message does not fit.
 
-        *compressed* says whether this end expects containers.
+        *compressed*: whether this side expects containers.
         """
         is_packed = is_container(payload)
         if is_packed if not compressed else not is_packed and is_readable(payload):
@@ -48,8 +48,8 @@ class OptionsGuard:
         self.agreed = is_packed is compressed
 
     def drop(self, protocol: WebSocketProtocolBinary) -> None:
-        """Count a damaged message, which is dropped; log the first one of a connection."""
-        why = "a message is dropped: its SynLZ container does not verify"
+        """Count and drop a damaged message; log the first one of a connection."""
+        why = "dropped a message with an invalid SynLZ container"
         if not self.agreed:
             why += " (are the key and the options the same on both ends?)"
         protocol.count_unreadable(why)

@@ -1,7 +1,7 @@
 """The REST protocols: requests and answers as frames, in both directions.
 
 ``synopsejson`` is text; ``synopsebin`` and ``synopsebinary`` are binary, with optional compression
-and encryption. The bytes are those of native mORMot 2. ``exchange.py`` waits for answers,
+and encryption. The bytes are the same as in native mORMot 2. ``exchange.py`` waits for answers,
 ``answering.py`` answers requests, and the two forms are in ``json_form.py`` and ``binary_form.py``.
 """
 
@@ -74,28 +74,28 @@ _FRAME_OVERHEAD = 2
 
 
 class WebSocketProtocolRest(WebSocketProtocol, ABC):
-    """Base of the protocols that carry HTTP-like requests and their answers, from either side.
+    """The base class of protocols with HTTP-like requests and answers, in both directions.
 
     Mirrors ``TWebSocketProtocolRest``. The server's ``on_request`` or the client's
     ``on_callback_request_process`` gets each request in the connection's thread, and the answer
     that it sets is sent back. If it raises, even ``SystemExit``, the answer is 500, and the
-    exception is logged. Requests are sent by
+    exception is logged. Send requests with
     :meth:`WebSocketProcess.notify_callback <mormot_ws.WebSocketProcess.notify_callback>`.
     """
 
     _CHECKS: ClassVar[dict[str, Check]] = {"sequencing": IS_BOOL, "frames_in_dropped": IS_INT}
 
-    #: True when requests have numbers, by which their answers are found; mirrors ``fSequencing``
+    #: True if requests have numbers, which match them with their answers; mirrors ``fSequencing``
     sequencing = False
 
     def __init__(self, name: str, uri: str = "") -> None:
         super().__init__(name, uri)
-        #: messages that could not be read, and were dropped as in native ends
+        #: messages that could not be read and were dropped, as in native code
         self.frames_in_dropped: int = 0
         self._answerer = Answerer(self)
 
     def prepare_process(self, process: WebSocketProcess) -> None:
-        """Prepare *process* for requests of this side."""
+        """Prepare *process* for requests from this side."""
         self._answerer.begin()
         exchange = process.exchange
         if not isinstance(exchange, RestExchange):
@@ -106,7 +106,7 @@ class WebSocketProtocolRest(WebSocketProtocol, ABC):
     def process_incoming_frame(
         self, process: WebSocketProcess, frame: WebSocketFrame, info: str
     ) -> None:
-        """Answer a request, or pass an answer to the thread that waits; drop anything else.
+        """Answer a request, or pass an answer to the waiting thread; drop anything else.
 
         *info* is a header line to add to a request.
         """
@@ -119,7 +119,7 @@ class WebSocketProtocolRest(WebSocketProtocol, ABC):
         self._handle(process, frame, info)
 
     def _handle(self, process: WebSocketProcess, frame: WebSocketFrame, info: str) -> None:
-        """Handle one message, maybe one of many in its frame."""
+        """Handle a message, possibly one of many in its frame."""
         head = self.head_of(frame)
         kind = head[:1]
         if kind == "r":
@@ -137,29 +137,29 @@ class WebSocketProtocolRest(WebSocketProtocol, ABC):
             self._unreadable(process, "neither a request nor an answer")
 
     def tells_first(self, kind: str) -> bool:
-        """Tell whether this is the connection's first log line of that *kind*.
+        """Return whether this is the connection's first log record of that *kind*.
 
         Used by the package, so that a peer cannot fill the log.
         """
         return self._answerer.is_first(kind)
 
     def count_unreadable(self, why: str) -> None:
-        """Count a message that could not be read, and keep *why*."""
+        """Count a message that could not be read, and store *why*."""
         self.note_error(why)
         self.frames_in_dropped += 1
 
     def _unreadable(self, process: WebSocketProcess, why: str) -> None:
-        """Drop a message of the peer; log the first one of a connection, but not a flood."""
+        """Drop a peer's message; log only the first one of a connection."""
         if not process.takes_messages:
             process.count_dropped()
             return
         self.count_unreadable(why)
         if self._answerer.is_first("unreadable"):
-            text = "%s: a message is dropped, and so are others like it: %s"
+            text = "%s: dropped an unreadable message (further ones are not logged): %s"
             _log.info(text, process, why, extra=process.log_fields())
 
     def frame_is(self, frame: WebSocketFrame, head: str) -> bool:
-        """Tell whether the head of *frame* is *head*."""
+        """Return whether the head of *frame* is *head*."""
         return self.head_of(frame) == head
 
     # ------------------------------------------------------------------------ messages of this side
@@ -183,7 +183,7 @@ class WebSocketProtocolRest(WebSocketProtocol, ABC):
         return self.encode(request, head), answer_head_of(head)
 
     def output_to_frame(self, ctxt: HttpServerRequest, status: int, head: str) -> WebSocketFrame:
-        """Return the frame of the answer in *ctxt* to the request of that *head*.
+        """Return the frame of the answer in *ctxt* to the request with that *head*.
 
         Raises ``TypeError`` or ``ValueError`` if it cannot be sent. Mirrors ``OutputToFrame``.
         """
@@ -233,8 +233,8 @@ class WebSocketProtocolRest(WebSocketProtocol, ABC):
 class WebSocketProtocolJson(WebSocketProtocolRest):
     """``synopsejson``: requests as text frames that a browser can read.
 
-    Mirrors ``TWebSocketProtocolJson``. It has neither compression nor encryption of its own; use
-    TLS. Answers have no numbers, so requests that wait take turns on a connection.
+    Mirrors ``TWebSocketProtocolJson``. It has no compression or encryption of its own; use TLS.
+    Answers have no numbers, so waiting requests take turns on a connection.
     """
 
     lenient_text = True
@@ -265,9 +265,9 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     Mirrors ``TWebSocketProtocolBinary``.
 
     :param uri: the path to which it is limited; '': any.
-    :param key: a password for AES encryption, the same on both ends; '': none. It needs the extra
-        ``crypto``.
-    :param options: :class:`WebSocketProtocolBinaryOptions`; the other end needs the same.
+    :param key: a password for AES encryption, the same on both sides; '': none. It requires the
+        extra ``crypto``.
+    :param options: :class:`WebSocketProtocolBinaryOptions`, the same on both sides.
     :param settings: supplies ``aes_salt``, ``aes_rounds`` and ``aes_bits``; None: the defaults.
 
     ``synopsebin`` is preferred: it numbers its requests, so several threads can wait for answers on
@@ -303,8 +303,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         #: the lock order; held only briefly
         self._safe_counter = threading.RLock()
         renew_in_child(self, "_safe_counter", threading.RLock)
-        # next() on it is atomic. As in the original, a reconnection does not reset it, so a late
-        # answer cannot match a new request
+        # next() on it is atomic. As in mORMot, a reconnection does not reset it, so a late answer
+        # cannot match a new request
         self._numbers = count(1)
         self._max_message_bytes = 16 << 20
         self._guard = KeyGuard(KeyFaults())
@@ -317,7 +317,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     def set_encrypt_key(self, key: str, settings: WebSocketProcessSettings | None = None) -> None:
         """Encrypt with *key* from the next connection on; '': no encryption.
 
-        Raises like the constructor. Mirrors ``SetEncryptKey``.
+        Raises the same as the constructor. Mirrors ``SetEncryptKey``.
         """
         if not key:
             self._encrypt_with(None)
@@ -333,11 +333,11 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         self._encrypt_with(encryption)
 
     def set_encrypt_key_aes(self, key: bytes) -> None:
-        """Encrypt with the 16, 24 or 32 bytes of *key* themselves, from the next connection on;
-        ``b''``: no encryption. As with a password it is AES-CTR.
+        """Encrypt with the 16, 24 or 32 bytes of *key*, from the next connection on.
 
-        Raises ``ValueError`` for another size, ``TypeError`` for what are no bytes, and
-        :class:`WebSocketsError` without the extra ``crypto``. Mirrors ``SetEncryptKeyAes``.
+        The encryption is AES-CTR, as with a password. ``b''``: no encryption. Raises ``ValueError``
+        for any other size, ``TypeError`` if *key* is not bytes, and :class:`WebSocketsError`
+        without the extra ``crypto``. Mirrors ``SetEncryptKeyAes``.
         """
         if not isinstance(key, (bytes, bytearray)):
             raise TypeError(
@@ -367,7 +367,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         return "synopsebin, synopsebinary"
 
     def set_subprotocol(self, name: str) -> bool:
-        """Accept either name; with ``synopsebinary`` requests are not numbered."""
+        """Accept either name; with ``synopsebinary``, requests are not numbered."""
         kind = name.lower()
         if kind not in ("synopsebin", "synopsebinary"):
             return False
@@ -376,10 +376,10 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         return True
 
     def process_handshake(self, extensions: Sequence[str]) -> str | None:
-        """Refuse extensions (406) when frames are encrypted, and blocked addresses.
+        """Refuse blocked addresses, and extensions (406) if frames are encrypted.
 
-        The original refuses extensions too, except for its key exchange. An address is blocked for
-        a while after too many messages that could not be read with the key.
+        mORMot refuses extensions too, except for its key exchange. An address is blocked for a
+        while after too many messages that could not be read with the key.
         """
         if not self.encrypted:
             return ""
@@ -435,7 +435,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         super()._unreadable(process, why)
 
     def send_frames(self, process: WebSocketProcess, frames: Iterable[WebSocketFrame]) -> bool:
-        """Send several frames as a jumbo frame, and more than 65 536 as several jumbo frames."""
+        """Send several frames as a jumbo frame, more than 65 536 as several jumbo frames."""
         frames = list(frames)
         if len(frames) < 2 or any(frame.opcode is not focBinary for frame in frames):
             return super().send_frames(process, frames)
@@ -487,9 +487,9 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
                 if not frame.payload:
                     self._options_guard.drop(self)
         except WorkStoppedError:
-            # the connection has ended meanwhile: the message is dropped
+            # the connection has ended in the meantime: drop the message
             frame.payload = b""
-        # it was counted as it arrived, but the decoded message should be counted
+        # the received bytes were counted, but the decoded message should be
         self.counts.decoded(received, len(frame.payload))
 
     def _unpacked(self, payload: bytes) -> bytes:
@@ -500,7 +500,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
             return algo_decompress(payload, self._max_message_bytes, between)
 
     def _is_wanted(self) -> bool:
-        """Tell whether messages of the connection are still handled."""
+        """Return whether messages of the connection are still handled."""
         process = None if self._process is None else self._process()
         return process is None or process.takes_messages
 
@@ -512,9 +512,9 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
 
     @property
     def frames_in_compression(self) -> int:
-        """By how many percent received frames were compressed; mirrors ``FramesInCompression``.
+        """The percentage saved by compression of received frames; mirrors ``FramesInCompression``.
 
-        It is 100 before any frame, and 0 if compression had no effect.
+        It is 100 before the first frame, and 0 if compression had no effect.
         """
         return self._ratio(self.frames_in_bytes, self.frames_in_bytes_socket)
 
@@ -539,6 +539,6 @@ def new_rest_protocol(
     """Return the protocol for ``websockets_upgrade(uri, key, ajax, options)``."""
     if ajax:
         if key:
-            _log.warning("synopsejson is never encrypted: the key is not used")
+            _log.warning("synopsejson is never encrypted: the key is ignored")
         return WebSocketProtocolJson(uri)
     return WebSocketProtocolBinary(uri, key, options, settings=settings)

@@ -1,12 +1,12 @@
 """SynLZ, the fast LZ compression of the native protocols, in pure Python.
 
-Streams are the same bytes as those of the native code. They have no offsets: both sides keep the
-same table, which has the last position for each of 4096 hashes. The container with checksums for a
-stream is in ``algosynlz.py``.
+Streams are the same bytes as those of native code. They have no offsets: both sides keep the same
+table with the last position for each of 4096 hashes. The container with checksums for a stream is
+in ``algosynlz.py``.
 
-What makes it as fast as Python gets: hashes of many positions come from a few operations on large
-numbers, as does the length of a match; literals are copied in runs, and the decoder enters
-positions only when the next match needs them.
+For speed, the hashes of many positions are computed with a few operations on large numbers, and so
+is the length of a match. Literals are copied in runs, and the decoder enters positions only when
+the next match needs them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TAIL = 11
 _LONGEST = 273
 #: bytes whose hashes are computed at a time: larger numbers leave the processor's cache
 _PIECE = 1 << 15
-#: what the encoder's table holds where nothing was entered: no position is behind it
+#: the value of unused entries in the encoder's table, larger than any position
 _NOWHERE = 1 << 62
 #: the decoder hashes runs of fewer positions one by one
 _RUN_FROM = 20
@@ -31,11 +31,11 @@ _HASH_3 = tuple(byte << 4 for byte in range(256))
 
 
 class SynLZError(ValueError):
-    """A SynLZ stream that cannot be decompressed: truncated, corrupt, or larger than allowed."""
+    """Raised for a stream that cannot be decompressed: truncated, corrupt, or too large."""
 
 
 def _lanes(pattern: int, count: int) -> int:
-    """Return *count* lanes of 16 bits that hold *pattern* each."""
+    """Return *count* lanes of 16 bits, each containing *pattern*."""
     return int.from_bytes(pattern.to_bytes(2, "little") * count, "little")
 
 
@@ -61,7 +61,7 @@ def _hashes(data: bytes | bytearray) -> memoryview:
 
 
 def synlz_compress(data: bytes) -> bytes:
-    """Return the SynLZ stream of *data*, exactly as the native encoder makes it.
+    """Return the SynLZ stream of *data*, identical to that of the native encoder.
 
     It can be longer than *data* by an eighth.
 
@@ -70,7 +70,7 @@ def synlz_compress(data: bytes) -> bytes:
     """
     size = len(data)
     if size >> 30:
-        raise ValueError("SynLZ compresses less than 1 GB at once")
+        raise ValueError("SynLZ can only compress less than 1 GB at once")
     parts = [_header(size)]
     if not size:
         return parts[0]
@@ -79,7 +79,7 @@ def synlz_compress(data: bytes) -> bytes:
     table = [_NOWHERE] * 4096
     last = size - _TAIL
     p = run = 0  # run: where the literals begin that have not been copied
-    # the open group: where in parts its control word stands, how many items it has, their bits
+    # the open group: the index of its control word in parts, its number of items, their bits
     at, used, word = 1, 0, 0
     append(b"")
     while p <= last:
@@ -147,15 +147,15 @@ def _fill_groups(
 ) -> tuple[int, int, int]:
     """Complete groups with the literals from *run* to *end*, the open one first.
 
-    Return (where in *parts* the next control word stands, how many items its group has, where the
-    literals for it begin).
+    Return (the index in *parts* of the next control word, the number of items in its group, the
+    position where its literals begin).
     """
     while used + end - run >= 32:
         split = run + 32 - used
         parts[at] = word.to_bytes(4, "little")
         parts.append(data[run:split])
         at, used, word, run = len(parts), 0, 0, split
-        parts.append(b"")  # the control word of the next group is there even if no item follows
+        parts.append(b"")  # the control word of the next group exists even if no item follows
     return at, end - run, run
 
 
@@ -168,13 +168,12 @@ def _header(size: int) -> bytes:
 def synlz_decompress(
     stream: bytes, max_size: int, between: Callable[[], object] | None = None
 ) -> bytes:
-    """Return what the SynLZ *stream* was made from.
+    """Return the decompressed *stream*.
 
-    It can take a second for each 3 MB. *between* is called after pieces of at most some
-    milliseconds each, and may raise to give up. Else it raises :class:`SynLZError`, and nothing
-    else, for a stream that is truncated or corrupt, or
-    whose content has more than *max_size* bytes. Memory stays within *max_size* and the size of
-    *stream*, whatever the header announces.
+    It can take a second for each 3 MB. *between* is called after pieces of at most a few
+    milliseconds, and may raise to stop. Apart from that, only :class:`SynLZError` is raised: for a
+    stream that is truncated or corrupt, or whose content has more than *max_size* bytes. Memory is
+    limited by *max_size* and the size of *stream*, whatever the header announces.
     """
     try:
         return _decompress(stream, max_size, between)
@@ -183,7 +182,7 @@ def synlz_decompress(
 
 
 def _size_of(stream: bytes) -> tuple[int, int]:
-    """Return (size that the header announces, offset behind the header)."""
+    """Return (the size in the header, the offset after the header)."""
     size = stream[0] | stream[1] << 8
     if size < 0x8000:
         return size, 2
@@ -217,8 +216,8 @@ def _decompress(stream: bytes, max_size: int, between: Callable[[], object] | No
                 out += stream[p : p + literals]
                 p += literals
             start = len(out)
-            # each literal let one position in: all but the last two now, those two once their three
-            # bytes are known
+            # each literal adds one position: all except the last two now, those two when their
+            # three bytes are known
             if start - 2 - hashed > _RUN_FROM:
                 _enter(out, hashed, start - 2, table)
                 hashed = start - 2
@@ -234,7 +233,7 @@ def _decompress(stream: bytes, max_size: int, between: Callable[[], object] | No
                 p += 1
             o = table[h]
             if o < 0:
-                raise SynLZError("the SynLZ stream refers to nothing")
+                raise SynLZError("the SynLZ stream contains an invalid reference")
             distance = start - o
             if length <= distance:
                 out += out[o : o + length]
@@ -245,11 +244,11 @@ def _decompress(stream: bytes, max_size: int, between: Callable[[], object] | No
                 hashed += 1
             hashed = start + length
             if hashed > size:
-                raise SynLZError("the SynLZ stream holds more than it announces")
+                raise SynLZError("the SynLZ stream contains more than its header announces")
         out += stream[p : p + left]
         p += left
     if len(out) != size:
-        raise SynLZError(f"the SynLZ stream announces {size} bytes and holds {len(out)}")
+        raise SynLZError(f"the SynLZ stream announces {size} bytes but contains {len(out)}")
     return bytes(out)
 
 

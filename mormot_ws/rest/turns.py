@@ -1,4 +1,4 @@
-"""Turns: a lock that threads get in the order in which they asked for it."""
+"""Turns: a fair lock, which threads get in the order in which they asked for it."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import threading
 from collections import deque
 from time import monotonic
 
-#: seconds after which a waiting thread looks by itself: one that gave up its turn may have been
-#: interrupted by a signal before it woke the next
+#: seconds after which a waiting thread checks by itself: a thread that gave up its turn may have
+#: been interrupted by a signal before it woke the next
 _LOOK_AGAIN = 0.25
 
 
 class Turn:
-    """The turn of one thread, which waits for it, has it, or has given it up."""
+    """The turn of a thread, which is waiting for it, has it, or has given it up."""
 
     __slots__ = ("woken",)
 
@@ -26,8 +26,8 @@ class Turn:
 class Turns:
     """A fair lock: threads get it in the order in which they asked for it.
 
-    Any thread may use it. It is not reentrant. What a signal handler raises can come behind any
-    call, so code that waits for its turn has this form, in which one step of Python gives it up::
+    Any thread may use it. It is not reentrant. A signal handler can raise after any call, so code
+    that waits for its turn must have this form, in which a single step of Python gives it up::
 
         turn = Turn()
         try:
@@ -40,11 +40,11 @@ class Turns:
     """
 
     def __init__(self) -> None:
-        #: the turns in their order; the thread of the first has its turn
+        #: the turns in order; the thread of the first one has the lock
         self.queue: deque[Turn] = deque()
 
     def wait(self, turn: Turn, timeout: float) -> bool:
-        """Wait up to *timeout* seconds for *turn*; return False if it does not come."""
+        """Wait up to *timeout* seconds for *turn*; return False on a time-out."""
         queue = self.queue
         queue.append(turn)
         give_up = monotonic() + timeout
@@ -56,13 +56,13 @@ class Turns:
         return True
 
     def wake(self) -> None:
-        """Wake the thread whose turn it is, after another one's was removed from the queue."""
-        # IndexError: nobody waits; RuntimeError: another thread has just woken it
+        """Wake the thread whose turn it is, after a turn was removed from the queue."""
+        # IndexError: no thread waits; RuntimeError: another thread has just woken it
         with contextlib.suppress(IndexError, RuntimeError):
             self.queue[0].woken.release()
 
     def give(self, turn: Turn) -> None:
-        """Give *turn* up, where no signal handler can interrupt: in other threads than the main."""
+        """Give up *turn* in a thread without signal handlers, i.e. not the main thread."""
         if turn in self.queue:
             self.queue.remove(turn)
         self.wake()

@@ -177,7 +177,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         """Admit connections again, in a forked child."""
         self._stopping = False
 
-    # ---------------------------------------------------------------------------------- for anybody
+    # ------------------------------------------------------------------------------------- public
 
     @property
     def description(self) -> str:

@@ -1,1 +1,1 @@
-"""Services: an interface that is declared once, and called from either end."""
+"""Services: an interface is declared once and can be called from both sides."""

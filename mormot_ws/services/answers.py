@@ -1,6 +1,6 @@
-"""Answers that a service makes itself: as they are, or with a status of its own.
+"""Results with which a service controls the whole answer or its HTTP status.
 
-Pure values.
+Values only.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class ServiceCustomAnswer:
-    """An answer that is sent as it is, with nothing around its content.
+    """An answer whose content is sent unchanged.
 
-    A method that is annotated to return it gives it; where it is called, any status is a result and
-    not an error. Mirrors ``TServiceCustomAnswer``.
+    For methods annotated to return it. The caller gets it as the result with any status, never as
+    an error. Mirrors ``TServiceCustomAnswer``.
     """
 
-    #: the body; a ``str`` is sent as UTF-8, and always arrives as bytes
+    #: the body; a ``str`` is sent as UTF-8 and arrives as bytes
     content: bytes | str = b""
-    #: '' counts as JSON
+    #: the content type; '' means JSON
     content_type: str = ""
     status: int = 200
     #: further header lines as ``Name: value``, joined by CRLF
@@ -26,10 +26,10 @@ class ServiceCustomAnswer:
 
 
 class ServiceCustomStatus(int):
-    """A result that is the answer's HTTP status too. Mirrors ``TServiceCustomStatus``.
+    """A result that also becomes the HTTP status of the answer. Mirrors ``TServiceCustomStatus``.
 
-    A method that is annotated to return it gives a number like 201 or 403; where it is called, that
-    is its result whatever it is, and not an error.
+    For methods annotated to return it, with a number like 201 or 403. The caller gets any such
+    number as the result, never as an error.
     """
 
     __slots__ = ()

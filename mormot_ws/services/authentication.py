@@ -1,7 +1,7 @@
-"""The proofs and signatures of native sessions, as both ends compute them.
+"""The proofs and signatures of native sessions, as both sides compute them.
 
-A signature says that a request comes from a session; it hides nothing, and may be repeated by those
-who have seen it: TLS is the protection. Pure: texts in, texts out.
+A signature shows that a request comes from a session. It hides nothing and can be replayed by
+eavesdroppers; TLS protects against both. Pure functions: strings in, strings out.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from struct import unpack
 
 from ..rest.crc32c import crc32c_from
 
-#: what stands in front of a signature in a URL
+#: the text before a signature in a URL
 SIGNATURE = "session_signature="
 #: how far the time of a request may lie behind the latest one, in units of 256 ms
 MOST_LATE = 20
-#: rounds of PBKDF2 that a server may ask for
+#: the maximum rounds of PBKDF2 that a server may request
 _MOST_ROUNDS = 10_000_000
-#: characters of what a server says of a password
+#: the maximum length of a server's description of a password hash, in characters
 _MOST_MCF = 300
 
 _HASHES: dict[str, Callable[[bytes], bytes]] = {
@@ -38,30 +38,30 @@ _HASHES: dict[str, Callable[[bytes], bytes]] = {
 
 
 def time_log(time: datetime) -> int:
-    """Return *time* as native ends have it: a ``TTimeLog``, whose fields are bits of a number."""
+    """Return *time* in native form: a ``TTimeLog``, an integer with bit fields."""
     days = (time.day - 1) << 17 | (time.month - 1) << 22 | time.year << 26
     return days | time.hour << 12 | time.minute << 6 | time.second
 
 
 def hashed_password(password: str) -> str:
-    """Return what a server keeps of *password*, as ``PasswordHashHexa`` of native ones."""
+    """Return the hash of *password* that a server stores, like the native ``PasswordHashHexa``."""
     return hashlib.sha256(b"salt" + password.encode("utf-8")).hexdigest()
 
 
 def password_proof(root: str, nonce: str, client_nonce: str, user: str, hashed: str) -> str:
-    """Return the proof that a client knows the password that *hashed* was made of."""
+    """Return the proof that a client knows the password whose hash is *hashed*."""
     return hashlib.sha256((root + nonce + client_nonce + user + hashed).encode("utf-8")).hexdigest()
 
 
 def session_key(hashed: str, result: str) -> int:
-    """Return the key that requests of a session are signed with; *result* began it."""
+    """Return the key that signs the requests of the session that *result* began."""
     return zlib.crc32(hashed.encode("utf-8"), zlib.crc32(result.encode("utf-8")))
 
 
 def signature_of(url: str, time: str, key: int, algorithm: str = "") -> str:
-    """Return the signature of *url* at *time*, which has 8 hexadecimal digits.
+    """Return the signature of *url* at *time*, given as 8 hexadecimal digits.
 
-    *algorithm* is what the server has chosen; CRC-32 when it is unknown, as in native ends.
+    *algorithm* is the server's choice; if it is unknown, CRC-32 is used, as in native code.
     """
     text, moment = url.encode("utf-8", "surrogateescape"), time.encode("ascii")
     make = _HASHES.get(algorithm)
@@ -78,30 +78,30 @@ def signature_of(url: str, time: str, key: int, algorithm: str = "") -> str:
 
 
 class SaltedPassword:
-    """A password whose hash a server keeps with a salt of its own, as *mcf* says.
+    """A password whose hash the server stores with a salt, described by *mcf*.
 
-    Raises ``ValueError`` for an unknown *mcf*. Takes a tenth of a second.
+    Raises ``ValueError`` for an unknown *mcf*. Takes about 0.1 s.
     """
 
     def __init__(self, mcf: str, password: str) -> None:
         parts = mcf[1:].split("$") if len(mcf) <= _MOST_MCF else []
         if mcf[:1] not in ("$", "#") or len(parts) != 4 or parts[0] != "pbkdf2-sha256":
-            raise ValueError("the server keeps the password in an unknown form")
+            raise ValueError("the server stores the password in an unknown form")
         if not parts[1].isdecimal() or not 0 < int(parts[1]) <= _MOST_ROUNDS:
-            raise ValueError("the server asks for an impossible number of rounds")
-        #: True when both ends prove that they know the password
+            raise ValueError("the server requests an invalid number of rounds")
+        #: True if both sides prove that they know the password
         self.is_mutual = mcf[0] == "#"
         try:
             salt = base64.b64decode(_padded(parts[2].replace(".", "+")), validate=True)
         except ValueError:
-            raise ValueError("the server keeps the password in an unknown form") from None
+            raise ValueError("the server stores the password in an unknown form") from None
         digest = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8"), salt, int(parts[1]))
         text = base64.b64encode(digest).decode("ascii").rstrip("=").replace("+", ".")
-        #: what the server keeps
+        #: the hash stored by the server
         self.hashed = f"${parts[0]}${parts[1]}${parts[2]}${text}"
 
     def proofs(self, root: str, nonce: str, client_nonce: str, user: str) -> tuple[str, str]:
-        """Return the client's proof, and the one that is expected of the server."""
+        """Return the client's proof, and the proof expected from the server."""
         key = self.hashed.encode("ascii")
         client_key = _keyed(key, f"{user}|Client Key")
         stored = hashlib.sha256(client_key).digest()

@@ -1,8 +1,8 @@
-"""What the services of servers and of clients have in common: how calls are executed and made.
+"""The common part of the services of servers and clients: how calls are executed and made.
 
-A call is a request ``POST root/Interface.Method`` whose body is the JSON array of the arguments,
-its answer ``{"result":[…]}``, as in mORMot's interface-based services. No frame and no socket
-belongs in here, and no JSON (``interface.py``, ``parameters.py``, ``values.py``).
+A call is a request ``POST root/Interface.Method`` whose body is a JSON array of the arguments. Its
+answer is ``{"result":[…]}``, as in mORMot's interface-based services. This module uses no frames
+and no sockets. JSON is handled in ``interface.py``, ``parameters.py`` and ``values.py``.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ _log = get_logger("mormot_ws.services")
 
 Function = Callable[..., Any]
 
-#: what Python has for bytes of a URL that are not UTF-8
+#: how Python represents bytes of a URL that are not UTF-8
 _HALVES = re.compile("[\ud800-\udfff]")
-#: characters of a URL in an answer
+#: the maximum length of a URL in an answer, in characters
 _MOST_URL = 100
 
 #: how many forks lie between the first OS process and this one
@@ -76,29 +76,29 @@ def parted(url: str) -> tuple[str, str]:
 def _is_root(name: str, value: Any) -> None:
     IS_TEXT(name, value)
     if not value or value.strip("/") != value:
-        raise ValueError(f"{name} is the first part of all URIs, like 'root', not {value!r}")
+        raise ValueError(f"{name} must be the first part of all URIs, like 'root', not {value!r}")
 
 
 class CurrentCall(threading.local):
-    """What the call is about that a thread is executing."""
+    """The call that a thread is executing."""
 
-    #: None: it executes none
+    #: the request; None: no call is being executed
     context: HttpServerRequest | None = None
     session: AuthSession | None = None
     instance_id = 0
 
     def of_session(self, session: AuthSession | None, instance_id: int) -> None:
-        """Set whose call it is, and the number of the object that is called."""
+        """Set the session of the call, and the number of the called object."""
         self.session, self.instance_id = session, instance_id
 
     def of_request(self, context: HttpServerRequest | None) -> HttpServerRequest | None:
-        """Set the request, and return the one before."""
+        """Set the request and return the previous one."""
         before, self.context = self.context, context
         return before
 
 
 class Services(KnownAttributes):
-    """What both sides share: the services of this side, and calls to the other's."""
+    """The base of both sides: executes calls of this side's services and calls the other side's."""
 
     _CHECKS: ClassVar[dict[str, Check]] = {"root": _is_root}
 
@@ -112,20 +112,19 @@ class Services(KnownAttributes):
 
     @property
     def context(self) -> HttpServerRequest:
-        """The request behind the call that is being executed: ``connection_id``, ``remote_ip``,
-        ``auth_bearer``, …
+        """The request of the call being executed: ``connection_id``, ``remote_ip``, …
 
-        In the thread of that call only; raises :class:`WebSocketsError` in another.
+        Only in the thread of that call; raises :class:`WebSocketsError` in any other thread.
         """
         context = self._current.context
         if context is None:
             raise WebSocketsError(
-                "there is a context only while a service is being called, and in that thread"
+                "context is only available in the thread that executes a call of a service"
             )
         return context
 
     def _behind_root(self, path: str, any_case: bool) -> tuple[str, str] | None:
-        """Return the root as *path* has it, and what follows it; None: it has another root."""
+        """Return the root as spelled in *path*, and the rest; None: it has another root."""
         length = len(self.root)
         root, name = path[:length], path[length:]
         if name and name[0] != "/":
@@ -134,7 +133,7 @@ class Services(KnownAttributes):
             return None
         return root, name[1:]
 
-    # ---------------------------------------------------------------------- calls of the other side
+    # --------------------------------------------------------------------- calls by the other side
 
     def _executed(
         self,
@@ -143,9 +142,9 @@ class Services(KnownAttributes):
         action: Callable[[], int],
         is_callback: bool = False,
     ) -> int:
-        """Do the *action* of a call, and return its status; whatever it raises is an answer.
+        """Do the *action* of a call and return its status; exceptions become answers.
 
-        *is_callback*: the answer to an exception is that of a native client's callback.
+        *is_callback*: answer an exception like a callback of a native client.
         """
         forks = _forks
         before = self._current.of_request(ctxt)
@@ -162,9 +161,9 @@ class Services(KnownAttributes):
         except ServiceError as exc:
             _log.info("%s: answered with %s: %s", title, exc.status, shortened(str(exc)))
             return answer_error(ctxt, exc.status if 400 <= exc.status <= 599 else 500, exc.text)
-        # any exception of the application, even of sys.exit(), becomes the caller's error
+        # any exception of the application, even from sys.exit(), becomes an error for the caller
         except BaseException as exc:
-            # a child that the service has forked ends by it, and a program by Ctrl-C
+            # it ends a child that the service forked, and a program after Ctrl-C
             if forks != _forks or (
                 isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread()
             ):
@@ -178,7 +177,7 @@ class Services(KnownAttributes):
     def _arguments(
         ctxt: HttpServerRequest, method: ServiceMethod, query: str, is_json: bool
     ) -> list[Any]:
-        """Return the arguments of a call; raise :class:`CallRefused` when they do not fit."""
+        """Return the arguments of a call; raise :class:`CallRefused` if they are invalid."""
         if not is_json:
             return [bytes(ctxt.in_content)]
         try:
@@ -191,11 +190,11 @@ class Services(KnownAttributes):
     def _answered(
         ctxt: HttpServerRequest, method: ServiceMethod, result: Any, instance_id: int = 0
     ) -> int:
-        """Put *result*, what a method has returned, into *ctxt*; return the status."""
+        """Put *result*, the return value of a method, into *ctxt*; return the status."""
         custom = method.custom
         if custom is ServiceCustomAnswer:
             if not isinstance(result, ServiceCustomAnswer):
-                raise TypeError(f"{method.title}() returned no ServiceCustomAnswer")
+                raise TypeError(f"{method.title}() did not return a ServiceCustomAnswer")
             ctxt.out_content = result.content
             ctxt.out_content_type = result.content_type or JSON_TYPE
             ctxt.out_custom_headers = result.header
@@ -205,12 +204,12 @@ class Services(KnownAttributes):
         return int(result) if custom is ServiceCustomStatus else 200
 
     def _unknown(self, ctxt: HttpServerRequest, path: str, status: int = HTTP_BADREQUEST) -> int:
-        """Give a request that is no call to what was there before, or answer it with an error."""
+        """Pass a request that is not a call to the previous callback, or answer with an error."""
         if self._previous is not None:
             return self._previous(ctxt)
         return answer_error(ctxt, status, f"there is no service for {path[:_MOST_URL]!r}")
 
-    # --------------------------------------------------------------------------- calls of this side
+    # --------------------------------------------------------------------------- calls by this side
 
     def _call(
         self,
@@ -219,16 +218,16 @@ class Services(KnownAttributes):
         request: HttpServerRequest,
         notify: bool,
     ) -> tuple[Any, int]:
-        """Send *request*, a call of *method*, over *process*; return its result, and the number of
-        the object that has answered (0: none).
+        """Send *request*, a call of *method*, over *process*.
 
-        Raises what the answer says. With *notify* methods without a result are not waited for.
+        Returns the result, and the number of the object that answered (0: none). Raises the error
+        of the answer. With *notify*, methods without a result are not waited for.
         """
         mode = wscBlockWithAnswer
         if notify and not method.waits:
             mode = wscNonBlockWithoutAnswer
             if process.runs_loop() or process.owner_thread is current_thread():
-                # inside a call of this very peer: ahead of its answer
+                # in a call of this same peer: before its answer
                 mode = wscBlockWithoutAnswer
         return _ask(process, method, request, mode)
 
@@ -253,13 +252,13 @@ def _ask(
     request: HttpServerRequest,
     mode: WebSocketProcessNotifyCallback,
 ) -> tuple[Any, int]:
-    """Send *request*, and return what the method's answer holds, or raise what it says."""
+    """Send *request*; return the result in the answer, or raise its error."""
     try:
         status = process.notify_callback(request, mode)
     except WebSocketsError as exc:
         raise WebSocketsError(
-            f"{method.title}(): {exc}. Methods that return None need not wait: get(…, "
-            "notify=True) sends them only"
+            f"{method.title}(): {exc}. For methods that return None, use get(…, notify=True), "
+            "which does not wait"
         ) from None
     check_answered(request, status, method.title)
     if mode is not wscBlockWithAnswer and status == 200:

@@ -1,7 +1,8 @@
-"""The objects of clients that were passed as interfaces, as their server sees them.
+"""The server side of callbacks: objects that clients passed as interfaces.
 
-A client gives each one a number. The server has a proxy in its place: when nobody refers to that
-any more, the client is told so; when the client or its connection has gone, the service is told.
+The client assigns each object a number, for which the server has a proxy. When the proxy is no
+longer referenced, the client is notified; when the client or its connection is gone, the service is
+notified.
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from .interface import CALLBACK_RELEASED, ServiceInterface, ServiceMethod, call_
 
 _log = get_logger("mormot_ws.services")
 
-#: callbacks of one connection
+#: the maximum number of callbacks of a connection
 MOST_CALLBACKS = 10_000
-#: seconds between two looks for callbacks whose connections were never upgraded, and seconds that
-#: an upgrade may take
+#: seconds between two searches for callbacks whose connections were never upgraded; also the
+#: seconds that an upgrade may take
 _LOOK_SECONDS, _UPGRADE_SECONDS = 5, 60
-#: the largest number of one
+#: the largest number of a callback
 _MOST_NUMBER = (1 << 31) - 1
 
-#: calls a method on the client of a process, with what to add to its URI
+#: calls a method on the client of a process, with a suffix for the URI
 CallBack = Callable[[WebSocketProcess, ServiceMethod, str, tuple[Any, ...], dict[str, Any]], Any]
 
 
 class Callback:
-    """One object of a client."""
+    """An object of a client."""
 
     def __init__(
         self,
@@ -47,17 +48,17 @@ class Callback:
         session_id: int,
     ) -> None:
         self._owner = owner
-        #: it changes when the client has come back and wants its callbacks on the new connection
+        #: changes when the client has reconnected and passes its callbacks on the new connection
         self.connection_id = connection_id
         self.number = number
         self.interface = interface
         self.session_id = session_id
         self.passed_at = time.monotonic()
-        #: the proxy, as long as anybody refers to it
+        #: a weak reference to the proxy
         self.proxy: Callable[[], Any] = _nobody
-        #: the object of the application that it was passed to
+        #: the service to which it was passed
         self.service: Callable[[], Any] = _nobody
-        #: True once no calls go to the client any more
+        #: True if the client is no longer called
         self.released = False
 
     def call(self, method: ServiceMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -65,27 +66,27 @@ class Callback:
         return self._owner.call(self, method, args, kwargs)
 
     def stand_for(self, proxy: object) -> None:
-        """Be called by *proxy*, as long as anybody refers to it."""
+        """Be called by *proxy*, as long as it is referenced."""
         self.proxy = weakref.ref(proxy, self.unreferenced)
 
     def end(self) -> None:
-        """Let no more calls go to the client."""
+        """Stop calling the client."""
         self.released = True
 
     def move_to(self, connection_id: int) -> None:
-        """Let the calls go to another connection of the client."""
+        """Call the client over another connection."""
         self.connection_id = connection_id
 
     def serve(self, service: object) -> None:
-        """Let *service* be told when the client releases the callback."""
+        """Notify *service* when the client releases the callback."""
         try:
             self.service = weakref.ref(service)
         except TypeError:
-            text = "a %s cannot be told of released callbacks: its class lacks __weakref__"
+            text = "a %s cannot be notified of released callbacks: its class lacks __weakref__"
             _log.debug(text, type(service).__name__)
 
     def unreferenced(self, ref: object) -> None:
-        """The proxy has gone. Runs in any thread, whatever that has been doing."""
+        """Handle the end of the proxy. Runs in any thread, at any moment."""
         self._owner.unreferenced(self)
 
 
@@ -94,7 +95,7 @@ def _nobody() -> None:
 
 
 def callback_of(proxy: object) -> Callback | None:
-    """Return what *proxy* calls; None for any other object."""
+    """Return the callback that *proxy* calls; None for any other object."""
     owner = getattr(call_of(proxy), "__self__", None)
     return owner if isinstance(owner, Callback) else None
 
@@ -102,11 +103,11 @@ def callback_of(proxy: object) -> Callback | None:
 class Callbacks:
     """The callbacks of all connections of a server.
 
-    :param find: gives the process of a connection, or None.
+    :param find: returns the process of a connection, or None.
     :param call: see :data:`CallBack`.
-    :param root: gives the root of the URIs.
-    :param passed: called when one was passed by plain HTTP, which will expire if its connection is
-        not upgraded.
+    :param root: returns the root of the URIs.
+    :param passed: called when a callback was passed by plain HTTP, which expires if its connection
+        is not upgraded.
     """
 
     def __init__(
@@ -125,9 +126,9 @@ class Callbacks:
         renew_in_child(self, "_safe", threading.RLock)
         self._callbacks: dict[int, dict[int, Callback]] = {}
         self._next_look = 0.0
-        #: connections on which one was passed by plain HTTP
+        #: connections on which a callback was passed by plain HTTP
         self._plain: set[int] = set()
-        #: connections whose end we are told of
+        #: connections whose end is reported to us
         self._watched: weakref.WeakSet[RestExchange] = weakref.WeakSet()
 
     def __len__(self) -> int:
@@ -138,15 +139,15 @@ class Callbacks:
     def receive(
         self, connection_id: int, number: int, interface: ServiceInterface, session_id: int
     ) -> Any:
-        """Return the proxy of the object that a client has given that *number*.
+        """Return the proxy of the object to which a client assigned that *number*.
 
-        Raises ``ValueError`` for an impossible one, or when there are too many.
+        Raises ``ValueError`` for an invalid number, or if there are too many.
         """
         if not 0 < number <= _MOST_NUMBER:
-            raise ValueError("the number of a callback has to be positive")
+            raise ValueError("the number of a callback must be positive")
         process = self._find(connection_id)
         if process is None:
-            # by plain HTTP, just before the upgrade: what was left by others goes now
+            # by plain HTTP, just before the upgrade: clean up what others left behind
             self._forget_lost()
         else:
             self._watch(process)
@@ -157,7 +158,7 @@ class Callbacks:
             if proxy is not None:
                 return proxy
         if len(mine) >= MOST_CALLBACKS:
-            raise ValueError(f"a connection has at most {MOST_CALLBACKS} callbacks")
+            raise ValueError(f"a connection may have at most {MOST_CALLBACKS} callbacks")
         if process is None and self._without_upgrade() >= MOST_CALLBACKS:
             raise ValueError("too many callbacks wait for the upgrades of their connections")
         callback = Callback(self, connection_id, number, interface, session_id)
@@ -171,8 +172,9 @@ class Callbacks:
         return proxy
 
     def _without_upgrade(self) -> int:
-        """Return how many callbacks were passed by plain HTTP on connections that are no WebSocket
-        connections yet. Anybody may make many of these.
+        """Return the number of callbacks on connections that are not WebSocket connections yet.
+
+        They were passed by plain HTTP, and any client could create many of them.
         """
         count = 0
         for connection_id in list(self._plain):
@@ -203,10 +205,10 @@ class Callbacks:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Call a method of a client's object; raise as the methods of proxies do."""
+        """Call a method of a client's object; raise what methods of proxies raise."""
         process = self._find(callback.connection_id)
         if process is None or callback.released:
-            why = "has released it" if callback.released else "is not connected any more"
+            why = "has released it" if callback.released else "is no longer connected"
             raise ServiceConnectionError(
                 f"{method.title}(): the client that passed the callback {why}",
                 HTTP_CLIENTERROR,
@@ -218,7 +220,7 @@ class Callbacks:
     # ----------------------------------------------------------------------------------- releases
 
     def unreferenced(self, callback: Callback) -> None:
-        """Tell the client that its object is not needed any more."""
+        """Notify the client that its object is no longer needed."""
         with self._safe:
             if callback.released:
                 return
@@ -233,13 +235,13 @@ class Callbacks:
         callback.end()
         mine = self._callbacks.get(callback.connection_id)
         if mine is not None and mine.get(callback.number) is callback:
-            # an empty table stays: a finaliser may run while another thread is filling it
+            # keep an empty table: a finaliser may run while another thread is filling it
             del mine[callback.number]
 
     def released(self, connection_id: int, number: object, name: str) -> bool | None:
-        """Release a callback because its client wants it.
+        """Release a callback at the request of its client.
 
-        Returns whether its service has been told; None when there is no such callback.
+        Returns whether its service was notified; None if there is no such callback.
         """
         mine = self._callbacks.get(connection_id, {})
         callback = mine.get(number) if type(number) is int else None
@@ -259,20 +261,20 @@ class Callbacks:
             return False
         try:
             told(proxy, callback.interface.pascal_name)
-        # the callback is gone, whatever the application makes of it
+        # the callback is gone, whatever the application does
         except Exception:  # noqa: BLE001
             _log.exception("%s() of a %s failed", CALLBACK_RELEASED, type(service).__name__)
         return True
 
     def connection_ended(self, connection_id: int) -> None:
-        """Release the callbacks of a connection that has ended. In its thread."""
+        """Release the callbacks of a connection that has ended. Called in its thread."""
         for callback in list(self._callbacks.get(connection_id, {}).values()):
             self._release(callback)
         with self._safe:
             self._callbacks.pop(connection_id, None)
 
     def _forget_lost(self) -> None:
-        """Forget what was passed by plain HTTP on connections that were never upgraded."""
+        """Forget callbacks passed by plain HTTP on connections that were never upgraded."""
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -280,8 +282,9 @@ class Callbacks:
         self.free_expired()
 
     def _lost(self) -> list[tuple[int, float]]:
-        """Return the connections that are no WebSocket connections, with the time of the last
-        callback that was passed on each.
+        """Return the connections that are not WebSocket connections.
+
+        Each comes with the time when its last callback was passed.
         """
         return [
             (connection_id, max((one.passed_at for one in list(mine.values())), default=0.0))
@@ -290,26 +293,24 @@ class Callbacks:
         ]
 
     def next_due(self) -> float | None:
-        """Return when the next connection is forgotten that was not upgraded (monotonic clock);
-        None: there is none.
-        """
+        """Return when the next connection without an upgrade expires (monotonic clock), or None."""
         passed = min((passed_at for _, passed_at in self._lost()), default=None)
         return None if passed is None else passed + _UPGRADE_SECONDS
 
     def has_expired(self) -> bool:
-        """Return whether such a connection is to be forgotten."""
+        """Return whether such a connection has expired."""
         now = time.monotonic()
         return any(now - passed_at > _UPGRADE_SECONDS for _, passed_at in self._lost())
 
     def free_expired(self) -> None:
-        """Release what was passed on connections that were never upgraded."""
+        """Release the callbacks of connections that were never upgraded."""
         now = time.monotonic()
         for connection_id, passed_at in self._lost():
             if now - passed_at > _UPGRADE_SECONDS:
                 self.connection_ended(connection_id)
 
     def replace_connection(self, before: int, after: int, session_id: int) -> int:
-        """Move the callbacks of one connection of a session to another; return how many."""
+        """Move the callbacks of a session's connection to another one; return how many."""
         process = self._find(after)
         if process is None or before == after:
             return 0

@@ -1,4 +1,4 @@
-"""ClientServices: the services of a server, native or of this package, called by a client."""
+"""ClientServices: lets a client call the services of a server, native or of this package."""
 
 from __future__ import annotations
 
@@ -26,52 +26,53 @@ from .parameters import JSON_TYPE
 from .passing import PASSED, PassedCallback, PassedCallbacks, Passing, send_without_waiting
 from .values import load_native_json
 
-if TYPE_CHECKING:  # a client need not load the server, nor the other way round
+if TYPE_CHECKING:  # a client does not load the server, and vice versa
     from ..client.client import HttpClientWebSockets
 
 _log = get_logger("mormot_ws.services")
 
 _T = TypeVar("_T")
 
-#: native servers write standard JSON for those that do not say that they are mORMot
+#: native servers write standard JSON for clients that do not identify as mORMot
 _USER_AGENT = "User-Agent: Python"
 #: the header line of native requests that are queued
 _NOT_BLOCKING = "Sec-WebSocket-REST: NonBlocking"
-#: what a server calls when it does not need an object any more
+#: the method that a server calls when it no longer needs an object
 _FREED = "_free_"
 
-#: an object that could not be passed again, and why
+#: an object that could not be passed again, and the error
 NotRenewed = tuple[Any, ServiceError]
 
 
 class _Instance:
-    """What a client knows of one object of a service on the server."""
+    """A client's knowledge of an object of a service on the server."""
 
     def __init__(self) -> None:
-        #: 0: not known yet
+        #: the number of the object; 0: not known yet
         self.number = 0
-        #: held while the server is asked for an object
+        #: held while an object is requested from the server
         self.asking = threading.Lock()
 
     def is_numbered(self, number: int) -> None:
-        """Keep the *number* that the server has given; 0: it has been freed."""
+        """Keep the *number* assigned by the server; 0: it has been freed."""
         self.number = number
 
 
 class ClientServices(Services):
-    """The services of a server, called by a client, and those that the client offers to it.
+    """Calls the services of a server, and offers the client's own services to it.
 
-    :param client: which speaks a REST protocol, or will. Its ``on_callback_request_process`` is
-        taken over; what was there goes on to answer requests that are no calls.
-    :param root: the server's.
+    :param client: a client that uses a REST protocol, now or later. Its
+        ``on_callback_request_process`` is replaced; the previous callback still answers requests
+        that are not calls.
+    :param root: the root of the URIs, the same as on the server.
     :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
         instead of their text.
-    :param renew_callbacks: after a reconnection, make the calls again that have passed objects
-        which the server still needs, in a thread of its own.
+    :param renew_callbacks: after a reconnection, repeat the calls that passed objects which the
+        server still needs, in a separate thread.
 
-    It goes on to work after a reconnection, with its session. What else the server knew of the lost
-    connection, it has to be told again: in the client's ``settings.on_client_connected``, by
-    methods with *notify*, because nothing can wait for an answer there.
+    It continues to work after a reconnection, with its session. Anything else that the server knew
+    about the lost connection must be sent again: do that in the client's
+    ``settings.on_client_connected``, with *notify*, because nothing can wait for an answer there.
     """
 
     _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -94,9 +95,9 @@ class ClientServices(Services):
         super().__init__(root, hide_errors, client.on_callback_request_process)
         self._client = client
         self._renews = renew_callbacks
-        #: ``f(services, failed)``, after a reconnection, when the objects that the server had were
-        #: passed to it again; *failed* is a list of (object, :class:`ServiceError`). In a thread of
-        #: its own
+        #: ``f(services, failed)``, called after a reconnection when the server's objects have been
+        #: passed again; *failed* is a list of (object, :class:`ServiceError`). Called in a separate
+        #: thread
         self.on_callbacks_renewed: Callable[[ClientServices, list[NotRenewed]], object] | None = (
             None
         )
@@ -110,52 +111,52 @@ class ClientServices(Services):
         self._ping: Timer | None = None
         self._passed = PassedCallbacks(self._send_later)
         self._watched: RestExchange | None = None
-        #: True while a thread passes callbacks again, and while it has to do so once more; guarded
-        #: by _safe_services
+        #: True while a thread passes callbacks again, and if it has to do so once more; guarded by
+        #: _safe_services
         self._renewing = self._renews_again = False
         client.on_callback_request_process = self.on_request
 
     def __repr__(self) -> str:
         return f"<ClientServices root={self.root!r} of {self._client!r}>"
 
-    # ------------------------------------------------------------------- what it offers itself
+    # --------------------------------------------------------------------- its own services
 
     def register(self, interface: Callable[..., Any], implementation: object) -> None:
-        """Let the server call *implementation* as *interface*, from now on. From any thread.
+        """Let the server call *implementation* as *interface*. May be called from any thread.
 
         :param interface: the class that declares the methods: a ``typing.Protocol``, an abstract
-            class, or any class with methods. The types of its parameters and results say what is
-            read from JSON.
-        :param implementation: an object with these methods; when its class derives from the
-            interface, a type checker sees what is missing. They are called in the client's thread,
-            one after the other.
+            class, or any class with methods. Its annotations decide how values are read from JSON.
+        :param implementation: an object with these methods. If its class derives from the
+            interface, a type checker finds missing methods. They are called in the client's thread,
+            one at a time.
 
-        What a method raises is the caller's :class:`ServiceError`. Raises ``TypeError`` for an
-        interface that cannot be called over the wire, or an implementation that lacks something of
-        it; ``ValueError`` when the interface is registered already.
+        An exception in a method becomes a :class:`ServiceError` in the caller. Raises ``TypeError``
+        for an interface that cannot be called remotely and for an incomplete implementation;
+        ``ValueError`` if the interface is already registered.
 
-        It is for servers of this package. Native ones call the objects that they were passed.
+        This is for servers of this package. Native servers call the objects passed to them.
         """
         described = interface_of(interface)
         described.check_implementation(implementation)
         called = {}
         for method in described.methods:
-            # what the application's object does for an attribute, it does without the lock
+            # the application's object may run code for an attribute: do this without the lock
             entry = method, getattr(implementation, method.name)
             called[method.wire_name.lower()] = entry
             called[f"{described.wire_name}.{method.name}".lower()] = entry
         with self._safe_services:
             if described.wire_name.lower() in self._registered:
                 raise ValueError(
-                    f"{described.wire_name} is registered already: an interface has one "
+                    f"{described.wire_name} is already registered: an interface has one "
                     "implementation"
                 )
             self._registered.add(described.wire_name.lower())
             self._methods.update(called)
 
     def on_request(self, ctxt: HttpServerRequest) -> int:
-        """Answer a call of the server; give any other request to what was there before. It is
-        installed by the constructor.
+        """Answer a call by the server; pass any other request to the previous callback.
+
+        The constructor installs it.
         """
         path, query = parted(ctxt.url)
         behind = self._behind_root(path, True)
@@ -174,11 +175,11 @@ class ClientServices(Services):
             return self._unknown(ctxt, path)
         method, function = found
         if ctxt.method.upper() not in ("POST", "GET"):
-            return answer_error(ctxt, HTTP_NOTALLOWED, "a service is called by POST")
+            return answer_error(ctxt, HTTP_NOTALLOWED, "services must be called with POST")
         kind = ctxt.in_content_type.partition(";")[0].strip().lower()
         is_json = kind in ("", JSON_TYPE)
         if not is_json and not method.parameters.is_content:
-            return answer_error(ctxt, HTTP_BADREQUEST, f"the arguments have to be {JSON_TYPE}")
+            return answer_error(ctxt, HTTP_BADREQUEST, f"the arguments must be {JSON_TYPE}")
         is_callback = self._passed.find(number) is not None if number else False
 
         def execute() -> int:
@@ -188,9 +189,7 @@ class ClientServices(Services):
         return self._executed(ctxt, method.title, execute, is_callback)
 
     def _found(self, name: str, number: int) -> tuple[ServiceMethod, Function] | None:
-        """Return what the server calls: a method of the object with that number, or of a service
-        that is registered.
-        """
+        """Return the method that the server calls, of an object or of a registered service."""
         passed = self._passed.find(number) if number else None
         if passed is not None:
             interface, target = passed
@@ -203,7 +202,7 @@ class ClientServices(Services):
             return None
         return self._methods.get(name)
 
-    # ------------------------------------------------------------------------- calls of the server
+    # ------------------------------------------------------------------------- calls to the server
 
     def get(
         self,
@@ -212,22 +211,25 @@ class ClientServices(Services):
         notify: bool = False,
         instance_creation: ServiceInstanceImplementation = sicShared,
     ) -> _T:
-        """Return an object whose methods call *interface* on the server. From any thread, and so
-        are its methods.
+        """Return an object whose methods call *interface* on the server.
+
+        This method and the object's methods may be called from any thread.
 
         :param notify: as for :meth:`ServerServices.get`, but False by default: all methods wait for
-            their answer, up to ``client.timeout``, and inside a callback of the client they raise
-            :class:`WebSocketsError`, because nobody could read it.
-        :param instance_creation: ``sicClientDriven`` when the server has registered the service so:
-            the object stands for one of its own on the server, which the first call makes, and
-            which ends when nobody refers to the object any more, or by :meth:`release`.
+            their answer, for up to ``client.timeout``. In a callback of the client they raise
+            :class:`WebSocketsError`, because no thread could read the answer.
+        :param instance_creation: use ``sicClientDriven`` if the server has registered the service
+            that way. The object then has its own instance on the server, which the first call
+            creates and which ends when the object is no longer referenced, or with
+            :meth:`release`.
 
-        Its methods raise what those of :meth:`ServerServices.get` do. Calls while the client is
-        reconnecting raise :class:`ServiceConnectionError`; after it they work again.
+        Its methods raise the same exceptions as those of :meth:`ServerServices.get`. Calls while
+        the client is reconnecting raise :class:`ServiceConnectionError`; afterwards they work
+        again.
 
-        An argument for a parameter whose type is a protocol or an abstract class is an object that
-        the server may call from then on, in the client's thread, as long as the program refers to
-        it. Keep it: the server is told when it is gone.
+        If the type of a parameter is a protocol or an abstract class, its argument is an object
+        that the server may call, in the client's thread, as long as your program holds a reference
+        to it. Keep that reference: the server is notified when the object is gone.
         """
         kind = ServiceInstanceImplementation(instance_creation)
         instance = _Instance() if kind is sicClientDriven else None
@@ -278,7 +280,7 @@ class ClientServices(Services):
         kwargs: dict[str, Any],
         passed: list[PassedCallback],
     ) -> HttpServerRequest:
-        """Return the request of a call; *passed* gets the objects that are its arguments."""
+        """Return the request of a call; *passed* collects the objects among its arguments."""
         session = self._session
         url, headers = path, ""
         if session is not None:
@@ -300,7 +302,7 @@ class ClientServices(Services):
         kwargs: dict[str, Any],
         passed: list[PassedCallback],
     ) -> None:
-        """Keep a call that has passed objects, without them, for after a reconnection."""
+        """Keep a call that passed objects, to repeat it after a reconnection."""
         values = method.parameters.bound(args, kwargs)
         for at in method.parameters.callbacks:
             if values[at] is not None:
@@ -320,8 +322,9 @@ class ClientServices(Services):
     def _ask(
         self, method: str, url: str, headers: str = "", content: bytes = b""
     ) -> HttpServerRequest:
-        """Send a request that is no call, and return it with its answer; raise
-        :class:`ServiceError` when that is an error.
+        """Send a request that is not a call; return it with its answer.
+
+        Raises :class:`ServiceError` if the answer is an error.
         """
         request = HttpServerRequest(url, method, headers, content, JSON_TYPE if content else "")
         status = self._process().notify_callback(request)
@@ -333,7 +336,7 @@ class ClientServices(Services):
         return request
 
     def _send_later(self, path: str, content: bytes) -> None:
-        """Queue a request that needs no answer. From any thread, and from finalisers."""
+        """Queue a request that needs no answer. May be called from any thread and finaliser."""
         process, session = self._client.websockets, self._session
         if process is None or process.state is not wpsRun:
             return
@@ -347,9 +350,9 @@ class ClientServices(Services):
     # ----------------------------------------------------------------------- objects of the server
 
     def _make_instance(self, process: WebSocketProcess, name: str, instance: _Instance) -> None:
-        """Ask the server for an object of its own, once."""
+        """Request an instance from the server, once."""
         if process.runs_loop():
-            # it would wait for itself: the first call says so
+            # it would deadlock: the first call raises for that
             return
         with instance.asking:
             if instance.number:
@@ -364,8 +367,8 @@ class ClientServices(Services):
             except ServiceConnectionError:
                 raise
             except ServiceError as exc:
-                # the first call may make the object too
-                _log.info("%s: no object of its own (%s)", name, exc)
+                # the first call may create the instance too
+                _log.info("%s: could not get an instance (%s)", name, exc)
                 return
             content = answer.out_content
             assert isinstance(content, bytes)
@@ -384,11 +387,11 @@ class ClientServices(Services):
             self._send_later(f"{name}._free_/{number}", b"[]")
 
     def release(self, released: object) -> None:
-        """Let the server forget *released*: an object of :meth:`get` with ``sicClientDriven``, or
-        one that was passed to it. From any thread; it does not wait.
+        """Release an object of :meth:`get` with ``sicClientDriven``, or one passed to the server.
 
-        The same happens when the program does not refer to the object any more. Raises
-        ``TypeError`` for anything else. Mirrors ``CallBackUnRegister`` for what was passed.
+        Does not wait, and may be called from any thread. The same happens when the object is no
+        longer referenced. Raises ``TypeError`` for any other object. Mirrors
+        ``CallBackUnRegister`` for passed objects.
         """
         call = call_of(released)
         instance = call.args[1] if isinstance(call, partial) else None
@@ -396,27 +399,27 @@ class ClientServices(Services):
             name = type(released).__mro__[1]
             self._free_instance(interface_of(name).wire_name, instance)
         elif not self._passed.release(released):
-            raise TypeError(f"the server has got no {type(released).__name__} like this one")
+            raise TypeError(f"the server does not have this {type(released).__name__}")
 
     # --------------------------------------------------------------------------------- the session
 
     def set_user(self, user_name: str, password: str = "", scheme: Scheme = "default") -> None:
-        """Authenticate, and make all further calls in the session of that user. It waits.
+        """Authenticate, and make all further calls in the session of that user. Blocks.
 
-        :param scheme: that of the server: ``'default'``, ``'none'`` or ``'basic'`` (HttpBasic,
+        :param scheme: the server's scheme: ``'default'``, ``'none'`` or ``'basic'`` (HttpBasic,
             which sends the password with each request).
 
-        The session goes on after reconnections, and is kept as long as the client is connected. An
-        earlier one ends, but only once the new one has begun.
-        Raises :class:`ServiceError` when the server refuses (403), or has no authentication (400),
-        and what calls raise when there is no connection. Mirrors ``SetUser``.
+        The session continues after reconnections and is kept as long as the client is connected. An
+        earlier session ends when the new one has begun. Raises :class:`ServiceError` if the server
+        refuses (403) or has no authentication (400), and what calls raise without a connection.
+        Mirrors ``SetUser``.
         """
         IS_TEXT("user_name", user_name)
         IS_TEXT("password", password)
         if scheme not in SCHEMES:
             raise ValueError(f"scheme must be one of {', '.join(SCHEMES)}, not {scheme!r}")
         if not user_name:
-            raise ValueError("user_name is empty")
+            raise ValueError("user_name must not be empty")
         session = begin_session(self._ask, self.root, user_name, password, scheme)
         self._process()
         before, self._session = self._session, session
@@ -426,37 +429,37 @@ class ClientServices(Services):
 
     @property
     def user_name(self) -> str:
-        """The name of the user whose session this is; '' without one."""
+        """The name of the session's user; '' without a session."""
         session = self._session
         return "" if session is None else session.user_name
 
     @property
     def session_id(self) -> int:
-        """The number of the session; 0 without one. Mirrors ``SessionID``."""
+        """The number of the session; 0 without a session. Mirrors ``SessionID``."""
         session = self._session
         return 0 if session is None else session.id
 
     def close_session(self) -> None:
         """End the session on the server, if there is one; further calls are made without one.
 
-        It waits. An error of the server is logged, not raised: the session is not used any more.
-        Mirrors ``SessionClose``.
+        Blocks. An error from the server is logged, not raised, because the session is no longer
+        used. Mirrors ``SessionClose``.
         """
         session, self._session = self._session, None
         self._end_ping()
         self._end_session(session)
 
     def _end_session(self, session: ClientSession | None) -> None:
-        """Tell the server that *session* has ended, if it is one. An error is logged."""
+        """Notify the server that *session* has ended, unless it is None. An error is logged."""
         if session is None:
             return
         try:
             self._ask("GET", session.goodbye(self.root), session.headers)
         except ServiceError as exc:
-            _log.info("%r: the server has not ended the session: %s", self, exc)
+            _log.info("%r: the server did not end the session: %s", self, exc)
 
     def _ping_later(self, session: ClientSession) -> None:
-        """Ask the server now and then to keep the session."""
+        """Ask the server regularly to keep the session."""
         self._end_ping()
         reference = weakref.ref(self)
 
@@ -479,18 +482,18 @@ class ClientServices(Services):
     # ------------------------------------------------------------------------ after a reconnection
 
     def _watch(self, process: WebSocketProcess) -> None:
-        """Be told when the client has another connection."""
+        """Register for notifications of new connections."""
         exchange = process.exchange
         if isinstance(exchange, RestExchange) and exchange is not self._watched:
             is_another, self._watched = self._watched is not None, exchange
             exchange.watchers.append(self._connection_changed)
             exchange.leavers.append(self._leave)
             if is_another:
-                # the connection has another protocol than the one before
+                # the connection has a different protocol than the previous one
                 self._connection_changed(process, True)
 
     def _leave(self) -> None:
-        """Say goodbye, because the client is being freed. It does not wait."""
+        """Say goodbye, because the client is being freed. Does not wait."""
         session, self._session = self._session, None
         self._end_ping()
         if session is not None:
@@ -511,7 +514,7 @@ class ClientServices(Services):
             threading.Thread(target=self._renew, name="callbacks renewed", daemon=True).start()
 
     def _renew(self) -> None:
-        """Pass objects again, until there was no other reconnection meanwhile."""
+        """Pass objects again, until there has been no further reconnection."""
         again = True
         while again:
             passings = self._passed.take_passings()
@@ -519,7 +522,7 @@ class ClientServices(Services):
             if passings and self.on_callbacks_renewed is not None:
                 try:
                     self.on_callbacks_renewed(self, failed)
-                # the callbacks are passed all the same
+                # the callbacks have been passed in any case
                 except Exception:  # noqa: BLE001
                     _log.exception("%r: on_callbacks_renewed failed", self)
             with self._safe_services:
@@ -527,7 +530,7 @@ class ClientServices(Services):
                 self._renewing = again
 
     def _call_again(self, passing: Passing) -> list[NotRenewed]:
-        """Make a call again that has passed objects; return those that the server has not got."""
+        """Repeat a call that passed objects; return the objects that the server did not get."""
         objects = [callback.object() for callback in passing.callbacks]
         passed: list[PassedCallback] = []
         try:
@@ -535,9 +538,9 @@ class ClientServices(Services):
             self._call(self._process(), passing.method, request, False)
         except (ServiceError, WebSocketsError) as exc:
             error = exc if isinstance(exc, ServiceError) else ServiceError(str(exc))
-            _log.warning("%s was not called again: %s", passing.method.title, error)
+            _log.warning("%s could not be called again: %s", passing.method.title, error)
             if isinstance(error, ServiceConnectionError):
-                # lost again: it is done for the next connection
+                # lost again: this is repeated on the next connection
                 self._passed.remember(passing)
             return [(target, error) for target in objects]
         passing.made_again(passed)

@@ -1,4 +1,4 @@
-"""A client's session on its server: how it begins, and what each request has of it."""
+"""A client's session: how it begins, and what it adds to each request."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from .values import load_native_json
 
 Scheme = Literal["default", "none", "basic"]
 SCHEMES = ("default", "none", "basic")
-#: asks the server: (method, URI, header lines) gives the answered request; raises ServiceError
+#: sends a request: (method, URI, header lines) -> the answered request; raises ServiceError
 Ask = Callable[[str, str, str], HttpServerRequest]
 
-#: minutes of a session that does not say how long it is kept, and between two requests to keep it
+#: minutes assumed for a session without a time-out, and the maximum between two requests to keep it
 _DEFAULT_MINUTES, _MOST_MINUTES = 60, 25
 
 
 class ClientSession:
-    """The session of a client. Its methods may be called from any thread, and from finalisers."""
+    """The session of a client. Its methods may be called from any thread and finaliser."""
 
     def __init__(self, scheme: Scheme, user_name: str, answer: dict[str, Any]) -> None:
         self._scheme = scheme
@@ -42,16 +42,16 @@ class ClientSession:
         if isinstance(number, str) and number.isascii() and number.isdecimal():
             number = int(number)
         if type(number) is not int or not 0 < number < 1 << 32:
-            raise ValueError("the server's answer has no session")
+            raise ValueError("the server's answer contains no session")
         #: the number of the session
         self.id: int = number
         name = answer.get("logonname")
-        #: the user's name as the server has it
+        #: the user's name, as spelled by the server
         self.user_name: str = name if isinstance(name, str) and name else user_name
         minutes = answer.get("timeout")
         if type(minutes) is not int or minutes <= 0:
             minutes = _DEFAULT_MINUTES
-        #: seconds after which the server should be asked to keep the session
+        #: the interval for requests to keep the session, in seconds
         self.ping_seconds: float = min(minutes * 30, _MOST_MINUTES * 60)
         algorithm = answer.get("algo")
         self._algorithm = algorithm if isinstance(algorithm, str) else ""
@@ -67,7 +67,7 @@ class ClientSession:
         self._headers = headers
 
     def signed(self, url: str) -> str:
-        """Return *url* with what tells the server that it comes from this session."""
+        """Return *url* with the mark or signature of this session."""
         if self._scheme == "basic":
             return url
         mark = f"{url}{'&' if '?' in url else '?'}{SIGNATURE}{self.id:08x}"
@@ -90,9 +90,9 @@ class ClientSession:
 def begin_session(
     ask: Ask, root: str, user_name: str, password: str, scheme: Scheme
 ) -> ClientSession:
-    """Authenticate, and return the new session.
+    """Authenticate and return the new session.
 
-    Raises :class:`ServiceError` when the server refuses, or does not prove what it should.
+    Raises :class:`ServiceError` if the server refuses or fails to prove its own identity.
     """
     try:
         if scheme == "default":
@@ -110,7 +110,7 @@ def _begin_default(ask: Ask, root: str, user_name: str, password: str) -> Client
     first = _object(ask("GET", f"{root}/auth?username={name}&mcf=1", ""))
     nonce, mcf = first.get("result"), first.get("mcf")
     if not isinstance(nonce, str):
-        raise ValueError("the server's answer has no nonce")
+        raise ValueError("the server's answer contains no nonce")
     client_nonce = f"00000000_{secrets.token_hex(16)}"
     salted = SaltedPassword(mcf, password) if isinstance(mcf, str) else None
     hashed = salted.hashed if salted is not None else hashed_password(password)
@@ -124,7 +124,7 @@ def _begin_default(ask: Ask, root: str, user_name: str, password: str) -> Client
     if expected and not hmac.compare_digest(
         expected.encode("ascii"), str(answer.get("proof", "")).encode("utf-8")
     ):
-        raise ValueError("the server does not prove that it knows the password")
+        raise ValueError("the server did not prove that it knows the password")
     session = ClientSession("default", user_name, answer)
     result = str(answer["result"])
     session.signs_with(zlib.crc32(result.encode()) if expected else session_key(hashed, result))
@@ -133,7 +133,7 @@ def _begin_default(ask: Ask, root: str, user_name: str, password: str) -> Client
 
 def _begin_basic(ask: Ask, root: str, user_name: str, password: str) -> ClientSession:
     if ":" in user_name:
-        raise ValueError("a name with a colon cannot be sent")
+        raise ValueError("a user name with a colon cannot be sent")
     credentials = base64.b64encode(f"{user_name}:{password}".encode()).decode("ascii")
     header = f"Authorization: Basic {credentials}"
     request = ask("GET", f"{root}/auth", header)

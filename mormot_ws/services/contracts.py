@@ -1,6 +1,6 @@
-"""Contracts: the text and the number by which native ends compare their interfaces.
+"""Contracts: the text and the number with which native code compares interfaces.
 
-Pure: an interface in, texts out.
+Pure functions: an interface in, strings out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..states import ServiceInstanceImplementation
 from .answers import ServiceCustomAnswer, ServiceCustomStatus
 from .interface import ServiceInterface, ServiceMethod, interface_of
 
-#: the contract that is accepted by every native client
+#: the contract that every native client accepts
 ANY_CONTRACT = "*"
 _TYPES: dict[Any, str] = {
     bool: "boolean",
@@ -42,19 +42,20 @@ _TYPES: dict[Any, str] = {
 
 
 def contract_of(interface: ServiceInterface, kind: ServiceInstanceImplementation) -> str:
-    """Return the 16 hexadecimal digits that native ends compute for *interface*; raise as
-    :func:`signature_text`.
+    """Return the 16 hexadecimal digits that native code computes for *interface*.
+
+    Raises the same exceptions as :func:`signature_text`.
     """
     text = signature_text(interface, kind).encode("utf-8")
     return f"{hash32(text):08X}{zlib.crc32(text):08X}"
 
 
 def signature_text(interface: ServiceInterface, kind: ServiceInstanceImplementation) -> str:
-    """Return the description of *interface* that its contract is computed from.
+    """Return the description of *interface* from which its contract is computed.
 
-    ``int`` is an Int64; ``Annotated[int, "integer"]`` is an Integer, and so is any other type of
-    Pascal named. Raises ``ValueError`` for a method that returns several values: nothing says which
-    of them are ``var`` in Pascal.
+    ``int`` is an Int64, ``Annotated[int, "integer"]`` an Integer; other Pascal types are named in
+    the same way. Raises ``ValueError`` for a method that returns several values, because nothing
+    says which of them are ``var`` in Pascal.
     """
     described = {
         "contract": interface.wire_name,
@@ -72,8 +73,8 @@ def _described(method: ServiceMethod) -> dict[str, Any]:
         arguments.append(_argument(parameter.name, "in", name or _type_name(parameter.annotation)))
     if method.returns_tuple:
         raise ValueError(
-            f"{method.title} returns several values, and nothing says which are var and which are"
-            " out: give the contract as it is in Pascal"
+            f"{method.title} returns several values, of which some may be var and some out: pass"
+            " the contract from Pascal"
         )
     if method.waits:
         arguments.append(_argument("Result", "out", _type_name(method.signature.return_annotation)))

@@ -1,4 +1,4 @@
-"""What goes wrong in a call: as its answer, and as the exception that is made of that."""
+"""Errors of calls: as an answer, and as the exception that the caller gets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..request import HTTP_CLIENTERROR, HttpServerRequest
 from .parameters import JSON_TYPE
 from .values import dump_json, load_native_json
 
-#: the statuses of what goes wrong before the service is called; those of the original
+#: the statuses of errors before the service is called, as in mORMot
 HTTP_BADREQUEST = 400
 HTTP_FORBIDDEN = 403
 HTTP_NOTFOUND = 404
@@ -16,12 +16,12 @@ HTTP_NOTALLOWED = 405
 HTTP_NOTACCEPTABLE = 406
 HTTP_UNAVAILABLE = 503
 
-#: the most characters of a peer's text in answers, errors and log lines
+#: the maximum length of a peer's text in answers, errors and log records, in characters
 MOST_TEXT = 2_000
 
 
 class CallRefused(Exception):
-    """A call that does not reach the application, and what its caller is told."""
+    """Raised for a call that does not reach the application, with the answer for the caller."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -30,12 +30,12 @@ class CallRefused(Exception):
 
 
 def shortened(text: str) -> str:
-    """Return *text* with a bounded number of characters."""
+    """Return *text*, shortened to a bounded number of characters."""
     return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…"
 
 
 def _message(exc: BaseException) -> str:
-    """Return the text of *exc*; its ``__str__`` is the application's too."""
+    """Return the text of *exc*, whose ``__str__`` may be the application's and may fail."""
     try:
         return shortened(str(exc))
     except Exception:  # noqa: BLE001
@@ -43,7 +43,7 @@ def _message(exc: BaseException) -> str:
 
 
 def answer_error(ctxt: HttpServerRequest, status: int, text: str) -> int:
-    """Make *ctxt* an error in the original's form; return *status*."""
+    """Make *ctxt* an error in mORMot's form; return *status*."""
     ctxt.out_content = dump_json({"errorCode": status, "errorText": text})
     ctxt.out_content_type = JSON_TYPE
     ctxt.out_custom_headers = ""
@@ -58,12 +58,12 @@ def answer_content(ctxt: HttpServerRequest, content: bytes = b"", kind: str = JS
 
 
 def answer_failure(ctxt: HttpServerRequest, text: str, hide: bool) -> int:
-    """Answer 500, with *text* unless it is to be hidden."""
+    """Answer 500, with *text* unless *hide*."""
     return answer_error(ctxt, 500, "internal error" if hide else text)
 
 
 def answer_raised(ctxt: HttpServerRequest, exc: BaseException, hide: bool, callback: bool) -> int:
-    """Answer for an exception of the application: 500, or what a native *callback* answers."""
+    """Answer an exception of the application with 500, or like a native *callback*."""
     name, text = type(exc).__name__, _message(exc)
     if not callback:
         return answer_failure(ctxt, f"{name}: {text}" if text else name, hide)
@@ -73,8 +73,9 @@ def answer_raised(ctxt: HttpServerRequest, exc: BaseException, hide: bool, callb
 
 
 def answer_callback_failed(ctxt: HttpServerRequest, name: str, text: str) -> int:
-    """Answer as a native client does whose callback raised the exception *name*, or could not read
-    its parameters; return 666.
+    """Answer like a native client whose callback failed with the exception *name*; return 666.
+
+    Native clients answer this way to parameters that they cannot read, too.
     """
     ctxt.out_content = dump_json({"ClassName": name, "Message": text})
     ctxt.out_content_type = JSON_TYPE
@@ -82,7 +83,7 @@ def answer_callback_failed(ctxt: HttpServerRequest, name: str, text: str) -> int
 
 
 def check_answered(request: HttpServerRequest, status: int, title: str) -> None:
-    """Raise when *request*, the call *title*, has no answer."""
+    """Raise if *request*, the call *title*, has no answer."""
     if request.out_error:
         sent = status != HTTP_CLIENTERROR
         kind = ServiceTimeoutError if request.out_timed_out else ServiceConnectionError
@@ -90,7 +91,7 @@ def check_answered(request: HttpServerRequest, status: int, title: str) -> None:
 
 
 def error_of(content: bytes, status: int) -> ServiceError:
-    """Return the exception for an answer with an error."""
+    """Return the exception for an error answer."""
     text = _error_text(content)
     error = ServiceError(escaped(text), status)
     error.text = text
@@ -98,14 +99,14 @@ def error_of(content: bytes, status: int) -> ServiceError:
 
 
 def _error_text(content: bytes) -> str:
-    """Return what an answer with an error says, in a bounded number of characters."""
+    """Return the text of an error answer, in a bounded number of characters."""
     text: object = None
     try:
         answer = load_native_json(content)
     except ValueError:
         answer = None
     if isinstance(answer, str):
-        # synopsejson makes "" of an empty body
+        # synopsejson turns an empty body into ""
         text = answer
     elif isinstance(answer, dict):
         text = answer.get("errorText", answer.get("Message"))
@@ -115,6 +116,6 @@ def _error_text(content: bytes) -> str:
             if isinstance(details, dict) and isinstance(details.get("Message"), str):
                 text = f"{name}: {details['Message']}"
     if not isinstance(text, str):
-        # not one of ours: as it is
+        # not in our form: return it unchanged
         text = content[: 4 * MOST_TEXT].decode("utf-8", "replace").strip()
     return shortened(text) or "no reason given"

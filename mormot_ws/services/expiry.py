@@ -1,7 +1,7 @@
-"""Expiry: ends sessions, objects and callbacks in time, also when no more requests come.
+"""Expiry: ends sessions, objects and callbacks in time, even if no more requests arrive.
 
-The server's keeper looks whether something has expired. What is to be done then is the
-application's code, so a short-lived thread does it.
+The server's keeper checks whether something has expired. Ending it calls the application's code, so
+this is done in a short-lived thread.
 """
 
 from __future__ import annotations
@@ -20,33 +20,34 @@ from ..sockets.deadline import Deadline
 
 _log = get_logger("mormot_ws.services")
 
-#: the most and the fewest seconds by which something is ended too late
+#: the maximum and minimum delay with which something is ended, in seconds
 _MOST_LATE, _LEAST_LATE = 5.0, 0.01
 #: milliseconds that stop() waits for the thread
 _STOP_MS = 2_500
 
 
 class Expiring(Protocol):
-    """A table of what expires. Any thread may call its methods."""
+    """A table with items that expire. Any thread may call its methods."""
 
     def next_due(self) -> float | None:
-        """Return when the next one may have expired (monotonic clock); None: there is none. Neither
-        waits nor raises.
+        """Return when the next item may have expired (monotonic clock), or None.
+
+        Neither waits nor raises.
         """
 
     def has_expired(self) -> bool:
-        """Return whether one has expired. Neither waits nor raises."""
+        """Return whether an item has expired. Neither waits nor raises."""
 
     def free_expired(self) -> None:
-        """End those that have expired."""
+        """End the expired items."""
 
 
 class Expiry:
-    """Looks after some tables.
+    """Ends the expired items of some tables.
 
-    :param keeper: the server's; None: nothing is done in time.
-    :param tables: gives the tables of now.
-    :param seconds: the shortest time that something is kept.
+    :param keeper: the server's keeper; None: nothing is ended in time.
+    :param tables: returns the current tables.
+    :param seconds: the shortest time for which an item is kept.
     """
 
     def __init__(
@@ -58,18 +59,18 @@ class Expiry:
         self._keeper = keeper
         self._tables = tables
         self._late = max(_LEAST_LATE, min(_MOST_LATE, seconds / 4))
-        #: guards the fields below; nothing of the application runs under it
+        #: guards the fields below; no code of the application runs while it is held
         self._safe = threading.Lock()
         self._timer: Timer | None = None
         self._thread: threading.Thread | None = None
         self._stopped = False
         renew_in_child(self, "_safe", threading.Lock)
-        # the timer and the thread are the parent's
+        # the timer and the thread belong to the parent
         renew_in_child(self, "_timer", lambda: None)
         renew_in_child(self, "_thread", lambda: None)
 
     def watch(self) -> None:
-        """Look after what was just added to a table. From any thread."""
+        """Plan the end of an item just added to a table. May be called from any thread."""
         with self._safe:
             if self._timer is None and self._thread is None:
                 failure = self._plan()
@@ -78,7 +79,7 @@ class Expiry:
         _tell(failure)
 
     def stop(self) -> None:
-        """Do nothing more, and wait for what is being done."""
+        """Stop, and wait for the end of the thread."""
         with self._safe:
             self._stopped = True
             timer, thread = self._timer, self._thread
@@ -87,10 +88,10 @@ class Expiry:
         if thread is None or thread is current_thread():
             return
         if not joined(thread, Deadline(_STOP_MS)):
-            _log.error("a service's free() does not return; its thread is left")
+            _log.error("a service's free() did not return in time; its thread is left behind")
 
     def _plan(self) -> Exception | None:
-        """Plan the next look, if there is anything to look after; return why that failed."""
+        """Plan the next check, if there are any items; return why that failed."""
         self._timer = None
         dues = [due for due in (table.next_due() for table in self._tables()) if due is not None]
         if not dues or self._keeper is None or self._stopped:
@@ -98,12 +99,12 @@ class Expiry:
         try:
             self._timer = self._keeper.call_at(max(min(dues), monotonic()) + self._late, self._look)
         except (RuntimeError, OSError) as exc:
-            # the next one that is added tries again
+            # the next item that is added tries again
             return exc
         return None
 
     def _look(self) -> None:
-        """End what has expired, in a thread. Called in the keeper's."""
+        """End the expired items in a separate thread. Called in the keeper's thread."""
         has_expired = any(table.has_expired() for table in self._tables())
         failure: Exception | None = None
         with self._safe:
@@ -134,4 +135,4 @@ class Expiry:
 
 def _tell(failure: Exception | None) -> None:
     if failure is not None:
-        _log.warning("what has expired is ended by the next calls only: %s", failure)
+        _log.warning("expired objects are only ended by the next calls: %s", failure)

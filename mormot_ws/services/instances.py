@@ -1,4 +1,4 @@
-"""Which object answers a call: one for all, one for each call, one for each client or session.
+"""Which object answers a call: one for all, one per call, or one per client or session.
 
 Instances are bounded in number, and end when nobody has called them for a while. What an instance
 has to do at its end, it does in a method ``free()``, if it has one, and never during a call.
@@ -28,16 +28,16 @@ from .sessions import AuthSession
 
 _log = get_logger("mormot_ws.services")
 
-#: seconds between two looks for instances that have expired
+#: seconds between two searches for expired instances
 _SWEEP_SECONDS = 5
 
 
 class TooManyInstances(Exception):
-    """There is no room for another instance."""
+    """Raised if there is no room for another instance."""
 
 
 class Instance:
-    """An object that answers calls, and the calls that are under way in it."""
+    """An object that answers calls, and the number of running calls."""
 
     __slots__ = ("calls", "has_ended", "object", "session_id", "thread", "used_at")
 
@@ -45,11 +45,11 @@ class Instance:
         self.object = made
         self.session_id = session_id
         self.used_at = time.monotonic()
-        #: how many are under way
+        #: the number of running calls
         self.calls = 0
-        #: True once no more calls reach it: it is freed behind the last one
+        #: True when it gets no more calls: it is freed after the last one
         self.has_ended = False
-        #: gives the thread that it belongs to, or None, with ``sicPerThread``
+        #: with ``sicPerThread``, returns the thread to which it belongs, or None
         self.thread: Callable[[], threading.Thread | None] | None = None
 
     def is_used(self) -> None:
@@ -61,23 +61,23 @@ class Instance:
         self.thread = weakref.ref(thread)
 
     def begin_call(self) -> None:
-        """Count a call that begins. Under the lock of its table."""
+        """Count a call that begins. Called with the lock of its table held."""
         self.calls += 1
         self.is_used()
 
     def end_call(self) -> bool:
-        """Count a call that has ended; return whether to free the object. Under that lock."""
+        """Count a finished call; return whether to free the object. Called with that lock held."""
         self.calls -= 1
         self.is_used()
         return self.has_ended and not self.calls
 
     def end(self) -> bool:
-        """Let it end; return whether to free the object now. Under that lock."""
+        """End it; return whether to free the object now. Called with that lock held."""
         self.has_ended = True
         return not self.calls
 
     def has_expired(self, now: float, seconds: float) -> bool:
-        """Return whether nobody has called it for *seconds*, or its thread has ended."""
+        """Return whether it was not called for *seconds*, or its thread has ended."""
         if self.calls:
             return False
         if self.thread is not None:
@@ -88,12 +88,12 @@ class Instance:
 
 
 class Instances:
-    """The instances of one service.
+    """The instances of a service.
 
-    :param source: the one object of ``sicShared``; of the others, what is called for a new one.
-    :param seconds: how long one is kept without a call.
-    :param most: how many there are at most.
-    :param made: called when there is a new one, which will expire.
+    :param source: the object of ``sicShared``; otherwise a function that returns a new object.
+    :param seconds: how long an instance is kept without a call.
+    :param most: the maximum number of instances.
+    :param made: called when there is a new instance, which will expire.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class Instances:
         self._seconds = seconds
         self._most = most
         self._made = made
-        #: guards changes of the table, and of the calls of each instance; nothing of the
-        #: application runs under it
+        #: guards changes of the table, and the calls of each instance; no code of the application
+        #: runs while it is held
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
         self._instances: dict[Any, Instance] = {}
@@ -121,10 +121,11 @@ class Instances:
         return len(self._instances)
 
     def find(self, number: int, session: AuthSession | None) -> tuple[Instance, int] | None:
-        """Return the object for a call, and the number that its answer has (0: none); None when
-        there is none: an unknown *number*, or no session. :meth:`call_ended` has to follow.
+        """Return the instance for a call, and the number for its answer (0: none).
 
-        Not for ``sicShared``. Raises :class:`TooManyInstances`, and what making an instance raises.
+        Returns None for an unknown *number* and without a session; otherwise, :meth:`call_ended`
+        must follow. Not for ``sicShared``. Raises :class:`TooManyInstances`, and what creating an
+        instance raises.
         """
         kind = self.kind
         if kind is sicSingle:
@@ -151,7 +152,7 @@ class Instances:
         return found, shown
 
     def _begin_call(self, key: Any, session_id: int) -> Instance | None:
-        """Return the instance of that *key*, in which a call begins; None: there is none."""
+        """Begin a call in the instance with that *key* and return it; None: there is none."""
         with self._safe:
             found = self._instances.get(key)
             if found is None or found.session_id != session_id:
@@ -160,7 +161,7 @@ class Instances:
         return found
 
     def _of_thread(self) -> Instance:
-        """Return the instance of this thread, in which a call begins."""
+        """Begin a call in the instance of this thread, and return it."""
         thread, key = current_thread(), get_ident()
         while True:
             found = self._begin_call(key, 0)
@@ -169,12 +170,12 @@ class Instances:
             elif found.thread is not None and found.thread() is thread:
                 return found
             else:
-                # of a thread that has ended, and whose number is this one's now
+                # it belongs to a thread that has ended, whose number this thread now has
                 self.call_ended(found)
                 self._free_those(lambda instance, old=found: instance is old)  # type: ignore[misc]
 
     def create(self, session: AuthSession | None) -> int:
-        """Make an instance for a client; return its number."""
+        """Create an instance for a client; return its number."""
         with self._safe:
             self._last_number += 1
             number = self._last_number
@@ -208,14 +209,14 @@ class Instances:
         return True
 
     def call_ended(self, made: Instance) -> None:
-        """Record that a call has ended; free its object if that has ended meanwhile."""
+        """Record that a call has ended; free its object if it has ended in the meantime."""
         with self._safe:
             ends = made.end_call()
         if ends:
             free_instance(made.object)
 
     def renew(self, session: AuthSession) -> int:
-        """Keep the instances of *session* for longer; return how many there are."""
+        """Keep the instances of *session* alive; return how many there are."""
         mine = [one for one in list(self._instances.values()) if one.session_id == session.id]
         for instance in mine:
             instance.is_used()
@@ -226,20 +227,20 @@ class Instances:
         self._free_those(lambda instance: instance.session_id == session.id)
 
     def sweep(self) -> None:
-        """Free the instances that have expired, every few seconds."""
+        """Free expired instances, every few seconds."""
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_SECONDS
             self.free_expired()
 
-    # ----------------------------------------------------------------------- in time, or at the end
+    # --------------------------------------------------------------------------------------- expiry
 
     def next_due(self) -> float | None:
-        """Return when the next instance may have expired (monotonic clock); None: there is none."""
+        """Return when the next instance may have expired (monotonic clock), or None."""
         if not self._instances:
             return None
         if self.kind is sicPerThread:
-            # nobody tells of the end of a thread
+            # the end of a thread is not reported
             return time.monotonic()
         used = min((one.used_at for one in list(self._instances.values())), default=0.0)
         return used + self._seconds
@@ -250,12 +251,12 @@ class Instances:
         return any(one.has_expired(now, self._seconds) for one in list(self._instances.values()))
 
     def free_expired(self) -> None:
-        """Free the instances that have expired."""
+        """Free the expired instances."""
         now = time.monotonic()
         self._free_those(lambda instance: instance.has_expired(now, self._seconds))
 
     def free_all(self) -> None:
-        """Free all instances, because the server is freed."""
+        """Free all instances, because the server is being freed."""
         self._free_those(lambda instance: True)
 
     def _free_those(self, has_ended: Callable[[Instance], bool]) -> None:
@@ -272,7 +273,7 @@ def _id_of(session: AuthSession | None) -> int:
 
 
 def _key_of(kind: ServiceInstanceImplementation, session: AuthSession) -> tuple[Any, int]:
-    """Return the key of the instance that *session* has, and the number that answers show."""
+    """Return the key of the instance of *session*, and its number for answers."""
     if kind is sicPerUser:
         return session.user_name, session.user.id
     if kind is sicPerGroup:
@@ -281,12 +282,12 @@ def _key_of(kind: ServiceInstanceImplementation, session: AuthSession) -> tuple[
 
 
 def free_instance(made: Any) -> None:
-    """Call ``free()`` of an instance at its end, if it has that method."""
+    """Call ``free()`` of an instance, if it has that method."""
     free = getattr(made, "free", None)
     if not callable(free):
         return
     try:
         free()
-    # the instance is gone, whatever its end does
+    # the instance is gone, whatever its free() does
     except Exception:  # noqa: BLE001
         _log.exception("free() of a %s failed", type(made).__name__)

@@ -1,7 +1,7 @@
 """ServiceInterface: the methods of a class that declares a service, and their form on the wire.
 
-Pure: a class in, names and JSON out. No socket, thread or connection belongs in here; who calls and
-is called, is in ``remote.py``.
+Pure functions: a class in, names and JSON out. This module uses no sockets, threads or connections;
+calls are made in ``base.py``, ``client.py`` and ``server.py``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .readers import item_reader
 from .values import dump_native_json, load_native_json
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
-#: modules whose abstract classes are types of values
+#: modules whose abstract classes are types of values, not interfaces
 _LIBRARY = ("abc", "collections.abc", "typing", "typing_extensions")
-#: the attribute of a method that has its name on the wire, and of a proxy that has its call
+#: the attribute of a method with its name on the wire, and that of a proxy with its call
 _WIRE_NAME, _CALL = "_mormot_ws_name", "_mormot_ws_call"
-#: what a callback is on the wire; None is 0
+#: the type of a callback on the wire; None is 0
 _NUMBER = int
-#: a method of implementations that is not called from afar; mirrors ``CallbackReleased``
+#: a method of implementations that is not called remotely; mirrors ``CallbackReleased``
 CALLBACK_RELEASED = "callback_released"
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -37,22 +37,22 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 @dataclass(frozen=True)
 class ServiceMethod:
-    """One method of a service: how its calls and answers are written and read."""
+    """A method of a service: how its calls and answers are written and read."""
 
     #: ``Interface.method``, for messages
     title: str
     name: str
-    #: the part of the URI that stands for it: ``Calculator.Add``
+    #: its part of the URI: ``Calculator.Add``
     wire_name: str
     parameters: Parameters
     #: one for each value of the result: none for None, several for a tuple
     results: tuple[Reader, ...]
     returns_tuple: bool
-    #: :class:`ServiceCustomAnswer` or :class:`ServiceCustomStatus` when it returns that
+    #: :class:`ServiceCustomAnswer` or :class:`ServiceCustomStatus` if it returns one of these
     custom: type | None
-    #: True when the result holds a Decimal
+    #: True if the result may contain a Decimal
     exact: bool
-    #: True when native ends may leave out quotes in the answer
+    #: True if native code may omit quotes in the answer
     has_names: bool
     #: the indexes of results that are bytes
     byte_results: tuple[int, ...]
@@ -64,28 +64,29 @@ class ServiceMethod:
 
     @property
     def waits(self) -> bool:
-        """True when a caller needs the answer."""
+        """True if a caller needs the answer."""
         return bool(self.results) or self.custom is not None
 
     def write_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
-        """Return the content of a call; raise ``TypeError``/``ValueError`` when the arguments do
-        not fit.
+        """Return the content of a call.
+
+        Raises ``TypeError``/``ValueError`` for invalid arguments.
         """
         return self.parameters.write(args, kwargs)[0]
 
     def read_arguments(self, content: bytes) -> list[Any]:
-        """Return the arguments of a call from its JSON; raise ``ValueError`` when they do not
-        fit.
-        """
+        """Return the arguments of a call from its JSON; raise ``ValueError`` if invalid."""
         return self.parameters.read(content)
 
     def write_result(self, value: Any, instance_id: int = 0) -> bytes:
-        """Return *value*, what the method returned, as ``{"result":[…]}``, with the number of the
-        instance behind it unless that is 0; raise ``TypeError``/``ValueError`` if it does not fit.
+        """Return *value*, which the method returned, as ``{"result":[…]}``.
+
+        The number of the instance is added unless it is 0. Raises ``TypeError``/``ValueError`` if
+        *value* does not match the annotation.
         """
         if self.returns_tuple:
             if not isinstance(value, tuple) or len(value) != len(self.results):
-                raise TypeError(f"{self.title}() returned no tuple of {len(self.results)}")
+                raise TypeError(f"{self.title}() did not return a tuple of {len(self.results)}")
             values = list(value)
         else:
             values = [value] if self.results else []
@@ -97,17 +98,17 @@ class ServiceMethod:
         return dump_native_json({"result": values})
 
     def read_result(self, content: bytes) -> Any:
-        """Return the result from the JSON of an answer; raise ``ValueError`` if it does not fit."""
+        """Return the result from the JSON of an answer; raise ``ValueError`` if invalid."""
         return self.read_answer(content)[0]
 
     def read_answer(self, content: bytes) -> tuple[Any, int]:
-        """Return the result, and the number of the instance that has answered; 0: it has none."""
+        """Return the result, and the number of the instance that answered (0: none)."""
         answer = load_native_json(content, self.exact)
         values, number = self._values_of(answer)
         if not isinstance(values, list):
-            raise ValueError('it is not {"result":[…]}')
+            raise ValueError('not in the form {"result":[…]}')
         if len(values) < len(self.results):
-            raise ValueError(f"{len(self.results)} values are expected in it, not {len(values)}")
+            raise ValueError(f"it must have {len(self.results)} values, not {len(values)}")
         read = [
             reader(value, "the result") for reader, value in zip(self.results, values, strict=False)
         ]
@@ -116,7 +117,7 @@ class ServiceMethod:
         return (read[0] if read else None), number
 
     def _values_of(self, answer: Any) -> tuple[Any, int]:
-        """Return the values of an answer, which may be an object by their names, and its ``id``."""
+        """Return the values of an answer, an array or an object by names, and its ``id``."""
         if not isinstance(answer, dict):
             return None, 0
         number = answer.get("id")
@@ -136,12 +137,11 @@ class ServiceMethod:
 
 
 class ServiceInterface:
-    """The service that *declaration* declares: a ``Protocol``, an abstract class, or a class with
-    methods.
+    """The service declared by *declaration*, a ``Protocol``, an abstract class, or any other class.
 
-    Each public method is part of it, those of base classes too, with parameters and result
-    annotated. Raises ``TypeError`` for what cannot be called from afar: coroutines, properties,
-    ``*args``, types that JSON does not have, two methods with one name on the wire.
+    It consists of all public methods, including those of base classes, whose parameters and results
+    must be annotated. Raises ``TypeError`` for what cannot be called remotely: coroutines,
+    properties, ``*args``, types without a form in JSON, two methods with one name on the wire.
     """
 
     def __init__(self, declaration: Any) -> None:
@@ -152,7 +152,7 @@ class ServiceInterface:
             )
         self.declaration = declaration
         name = declaration.__name__
-        #: the name on the wire: that of the class, without an ``I`` in front
+        #: the name on the wire: the name of the class without a leading ``I``
         self.wire_name: str = name[1:] if _is_pascal_name(name) else name
         self.methods: list[ServiceMethod] = [
             self._method(name, function) for name, function in _members(declaration).items()
@@ -167,9 +167,7 @@ class ServiceInterface:
         return f"I{self.wire_name}"
 
     def _check_names(self) -> None:
-        """Raise ``TypeError`` when two methods have one name on the wire, where native ends compare
-        without case.
-        """
+        """Raise ``TypeError`` if two methods have one name on the wire, where case is ignored."""
         named: dict[str, str] = {}
         for method in self.methods:
             other = named.setdefault(method.wire_name.lower(), method.title)
@@ -182,20 +180,18 @@ class ServiceInterface:
     def _method(self, name: str, function: Any) -> ServiceMethod:
         title = f"{self.declaration.__name__}.{name}"
         if not inspect.isfunction(function) or inspect.iscoroutinefunction(function):
-            raise TypeError(f"{title} is no plain method, and only methods can be called from afar")
+            raise TypeError(f"{title} is not a plain method; only these can be called remotely")
         signature = inspect.signature(function)
         parameters = list(signature.parameters.values())[1:]  # without self
         for parameter in parameters:
             if parameter.kind not in _POSITIONAL:
-                raise TypeError(f"{title}: {parameter} has no place in an array of arguments")
+                raise TypeError(f"{title}: {parameter} is not possible in an array of arguments")
         try:
             hints = typing.get_type_hints(function, include_extras=True)
         except NameError as exc:
-            raise TypeError(
-                f"{title}: {exc}; its types have to be global names at run time"
-            ) from None
+            raise TypeError(f"{title}: {exc}; its types must be global names at run time") from None
         if "return" not in hints:
-            raise TypeError(f"{title} has to say what it returns (-> None for nothing)")
+            raise TypeError(f"{title} must have a return annotation (-> None for no result)")
         try:
             callbacks: dict[int, type] = {}
             readers = []
@@ -239,8 +235,9 @@ class ServiceInterface:
         )
 
     def check_factory(self, factory: object) -> None:
-        """Raise ``TypeError`` when *factory* cannot make implementations: it is their class, or a
-        function without parameters.
+        """Check that *factory* creates implementations: their class or a function.
+
+        Raises ``TypeError`` if it does not, or if it needs arguments.
         """
         if not callable(factory):
             raise TypeError(
@@ -251,26 +248,24 @@ class ServiceInterface:
             inspect.signature(factory).bind()
         except TypeError as exc:
             raise TypeError(f"{factory!r} cannot be called without arguments: {exc}") from None
-        except ValueError:  # a class in C that does not tell its parameters
+        except ValueError:  # a class in C without a signature
             pass
         if isinstance(factory, type):
             self._check_methods(factory, factory.__name__, None)
 
     def check_implementation(self, implementation: object) -> None:
-        """Raise ``TypeError`` when *implementation* lacks a method, or cannot be called with its
-        arguments.
-        """
+        """Raise ``TypeError`` if *implementation* lacks a method or cannot take its arguments."""
         if isinstance(implementation, type):
             raise TypeError(f"register an object, not the class {implementation.__name__}")
         self._check_methods(implementation, type(implementation).__name__)
 
     def _check_methods(self, owner: object, name: str, *first: object) -> None:
-        """Check the methods of *owner*, which are called with *first* in front."""
+        """Check the methods of *owner*, which are called with *first* before the arguments."""
         who = f"{name} does not implement {self.declaration.__name__}"
         for method in self.methods:
             function = getattr(owner, method.name, None)
             if not callable(function):
-                raise TypeError(f"{who}: it has no method {method.name}()")
+                raise TypeError(f"{who}: the method {method.name}() is missing")
             bound = isinstance(owner, type) and not isinstance(
                 inspect.getattr_static(owner, method.name), types.FunctionType
             )
@@ -280,22 +275,22 @@ class ServiceInterface:
                 )
             except TypeError as exc:
                 raise TypeError(f"{who}: {method.name}(): {exc}") from None
-            except ValueError:  # a function in C that does not tell its parameters
+            except ValueError:  # a function in C without a signature
                 pass
 
 
 @lru_cache(maxsize=512)
 def interface_of(declaration: Any) -> ServiceInterface:
-    """Return what *declaration* declares, and the same each time; raise as the class does."""
+    """Return the cached interface of *declaration*; raise what the class raises."""
     return ServiceInterface(declaration)
 
 
 def interface_in(hint: Any) -> type | None:
-    """Return the interface that an annotation names, alone or with None; None: it names none."""
+    """Return the interface named by an annotation, alone or with None; None: there is none."""
     candidates = [kind for kind in typing.get_args(hint) if kind is not type(None)]
     if typing.get_origin(hint) in (typing.Union, types.UnionType) and len(candidates) == 1:
         hint = candidates[0]
-    # Python 3.10 takes list[int] for a type
+    # in Python 3.10, list[int] counts as a type
     if typing.get_origin(hint) is not None or not isinstance(hint, type):
         return None
     if hint.__module__ in _LIBRARY or is_dataclass(hint):
@@ -308,7 +303,7 @@ def interface_in(hint: Any) -> type | None:
 
 
 def has_decimal(hint: Any, seen: frozenset[Any] = frozenset()) -> bool:
-    """Tell whether values of the annotation *hint* may hold a Decimal."""
+    """Return whether values of the annotation *hint* may contain a Decimal."""
     if hint is Decimal:
         return True
     inner = typing.get_args(hint)
@@ -321,14 +316,14 @@ def has_decimal(hint: Any, seen: frozenset[Any] = frozenset()) -> bool:
 
 
 def wire_name(name: str) -> Callable[[_Function], _Function]:
-    """Give a method of an interface another name on the wire than the one made of its Python name.
+    """Set the name of an interface's method on the wire, if the default does not fit.
 
-    ``@wire_name("GetURL")`` above ``def get_url(self)``: without it that would be ``GetUrl``, which
-    is the same for calls over a WebSocket, but not by plain HTTP. ``ValueError`` when *name* cannot
-    be a Pascal name.
+    Example: ``@wire_name("GetURL")`` above ``def get_url(self)``. The default would be ``GetUrl``,
+    which is equivalent over a WebSocket, but not over plain HTTP. Raises ``ValueError`` if *name*
+    is not a valid Pascal name.
     """
     if not (isinstance(name, str) and name.isascii() and name.isidentifier()):
-        raise ValueError(f"a name on the wire is one as in Pascal, like 'GetURL', not {name!r}")
+        raise ValueError(f"a name on the wire must be a Pascal name like 'GetURL', not {name!r}")
 
     def name_it(function: _Function) -> _Function:
         setattr(function, _WIRE_NAME, name)
@@ -345,13 +340,14 @@ def _is_pascal_name(name: str) -> bool:
 
 
 def pascal_name(name: str) -> str:
-    """Return a method's name as it is on the wire: ``run_task`` is ``RunTask``."""
+    """Return a method's name on the wire: ``run_task`` becomes ``RunTask``."""
     return "".join(part[:1].upper() + part[1:] for part in name.split("_") if part)
 
 
 def _result_types(result: Any) -> tuple[Any, ...]:
-    """Return the types of the values in the answer: none for None, the members of a ``tuple[int,
-    str]``, else one.
+    """Return the types of the values in the answer.
+
+    None has none, a ``tuple[int, str]`` has those of its items, any other type is the only one.
     """
     if result is None or result is type(None):
         return ()
@@ -359,12 +355,12 @@ def _result_types(result: Any) -> tuple[Any, ...]:
         return (result,)
     types = typing.get_args(result)
     if ... in types:
-        raise TypeError(f"{result!r} is no result: a tuple stands for several results; use a list")
+        raise TypeError(f"{result!r} cannot be a result: a tuple means several results; use a list")
     return types
 
 
 def _members(declaration: type) -> dict[str, Any]:
-    """Return the public members that *declaration* and its bases define."""
+    """Return the public members of *declaration* and its bases."""
     members: dict[str, Any] = {}
     for base in reversed(declaration.__mro__):
         if base is object or base.__module__ in ("typing", "typing_extensions", "abc"):
@@ -375,14 +371,12 @@ def _members(declaration: type) -> dict[str, Any]:
     return members
 
 
-#: gets the method and the arguments of a call, and returns its result
+#: takes the method and the arguments of a call, and returns its result
 Call = Callable[[ServiceMethod, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def proxy_of(interface: ServiceInterface, call: Call) -> Any:
-    """Return an instance of the interface's class whose methods give their arguments to *call* and
-    return what it returns.
-    """
+    """Return an instance of the interface's class whose methods delegate to *call*."""
     proxy = _proxy_class(interface)()
     proxy.__dict__[_CALL] = call
     return proxy

@@ -1,7 +1,7 @@
-"""Large JSON, parsed part by part: a parser in C cannot be interrupted, and other threads wait.
+"""Parses large JSON in parts, because a parser in C blocks all other threads until it is done.
 
-Brackets and commas are found first, then groups of neighbouring items are given to the parser, so
-small ones that all its work is done there. Pure: bytes in, values out.
+Brackets and commas are located first, then small groups of adjacent items are passed to the parser,
+which does the rest of the work. Pure functions: bytes in, values out.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ..rest.json_structure import outside_strings
 
-#: brackets and commas that one call of a parser may have
+#: the maximum number of brackets and commas in one call of a parser
 _FEW = 10_000
 _ITEM = re.compile(rb"[\[\]{},]")
 _CLOSING = {0x5B: 0x5D, 0x7B: 0x7D}
@@ -24,27 +24,26 @@ Loads = Callable[[bytes], Any]
 
 
 def parse_by_parts(content: bytes, loads: Loads) -> Any:
-    """Return the value in *content*, which is not nested too deeply for a recursion; *loads* parses
-    one part.
+    """Return the value in *content*, which must not be nested too deeply for a recursion.
 
-    Raises ``ValueError`` when it is not JSON.
+    *loads* parses a part. Raises ``ValueError`` if it is not JSON.
     """
     return _Outline(content, loads).value()
 
 
 def _wrong() -> ValueError:
-    return ValueError("the JSON is not complete, or has something between its items")
+    return ValueError("the JSON is incomplete or malformed between its items")
 
 
 class _Outline:
-    """The brackets and commas of a text, and what they enclose."""
+    """The brackets and commas of a text."""
 
     def __init__(self, content: bytes, loads: Loads) -> None:
         self._content = content
         self._loads = loads
         #: offsets of brackets and commas
         self._places = array("Q")
-        #: for each of them, the index of the bracket that closes it; itself for the others
+        #: for each opening bracket, the index of the closing one; for the others, their own index
         self._closed_by = array("Q")
         self._find()
 
@@ -82,7 +81,7 @@ class _Outline:
             return self._loads(content[places[first] : places[last] + 1])
         is_object = content[places[first]] == 0x7B
         made: Any = {} if is_object else []
-        # the items that are not in made yet begin at this index and offset, the last one at *item*
+        # the items not yet in made begin at this index and offset, the last one at *item*
         group, begin = first, places[first] + 1
         item = begin
         index = first + 1
@@ -112,7 +111,7 @@ class _Outline:
         return made
 
     def _add(self, made: Any, text: bytes) -> None:
-        """Add the items in *text*, of which there is at least one, to *made*."""
+        """Add the items in *text*, at least one, to *made*."""
         if not text.strip(_BLANK):
             raise _wrong()
         if isinstance(made, dict):
@@ -121,7 +120,7 @@ class _Outline:
             made.extend(self._loads(b"[%b]" % text))
 
     def _add_large(self, made: Any, before: bytes, index: int) -> None:
-        """Add the container at *index* to *made*; *before* is what precedes it."""
+        """Add the container at *index* to *made*; *before* is the text before it."""
         before = before.strip(_BLANK)
         if isinstance(made, list):
             if before:

@@ -1,6 +1,4 @@
-"""What native clients ask a server for besides its services: the time, a session, the release of
-what they have passed.
-"""
+"""Requests of native clients other than calls: the time, sessions, the release of callbacks."""
 
 from __future__ import annotations
 
@@ -16,10 +14,10 @@ from .sessions import AuthSession, Sessions, closes
 from .values import dump_json, load_native_json
 
 _TEXT_TYPE = "text/plain;charset=utf-8"
-#: what needs no session
+#: requests that need no session
 _FREE_FOR_ALL = ("timestamp", "timestamp/info", "auth")
 
-#: answers a request: of it, the root as it was written, the query, and the session
+#: answers a request, given its root as written, its query and its session
 Handler = Callable[[HttpServerRequest, str, str, "AuthSession | None"], int]
 
 
@@ -27,7 +25,7 @@ class NativeRequests:
     """Answers these requests.
 
     :param begun: called with each new session.
-    :param name: gives what the server calls itself.
+    :param name: returns the name of the server.
     """
 
     def __init__(
@@ -57,7 +55,7 @@ class NativeRequests:
         }
 
     def handler(self, name: str, any_case: bool) -> Handler | None:
-        """Return what answers requests for *name*, the path behind the root; None: nothing."""
+        """Return the handler for *name*, the path after the root; None: there is none."""
         if any_case:
             name = name.removesuffix("/")
         exact, handler = self._handlers.get(name.lower(), ("", None))
@@ -66,7 +64,7 @@ class NativeRequests:
         return None if exact == "auth" and self._sessions is None else handler
 
     def needs_session(self, name: str) -> bool:
-        """Tell whether *name* is only for clients with a session."""
+        """Return whether *name* requires a session."""
         return self._sessions is not None and name.lower().removesuffix("/") not in _FREE_FOR_ALL
 
     def _timestamp(self, ctxt: HttpServerRequest, *unused: object) -> int:
@@ -74,7 +72,7 @@ class NativeRequests:
         return answer_content(ctxt, b"%d" % now, _TEXT_TYPE)
 
     def _timestamp_info(self, ctxt: HttpServerRequest, *unused: object) -> int:
-        """Answer with the time for people."""
+        """Answer with the time in readable form."""
         now = datetime.now(timezone.utc).replace(microsecond=0, tzinfo=None)
         told = {"nowutc": now, "timestamp": time_log(now), "server": self._name()}
         return answer_content(ctxt, dump_json(told))
@@ -136,7 +134,7 @@ class NativeRequests:
                 for name, number in wanted.items()
             ]
         if not released or None in released:
-            return answer_error(ctxt, HTTP_BADREQUEST, "there is no such callback, or no longer")
+            return answer_error(ctxt, HTTP_BADREQUEST, "unknown or released callback")
         return answer_content(ctxt, b'{"result":[]}' if any(released) else b"")
 
     def _replace_connection(

@@ -1,7 +1,7 @@
 """The parameters of a method: how the arguments of a call are written and read.
 
-Native ends send a JSON array, an object by name, parameters in the URI, or bytes as they are. Pure:
-values and bytes in, bytes and values out.
+Native code sends a JSON array, an object by name, parameters in the URI, or raw bytes. Pure
+functions: values and bytes in, bytes and values out.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ from .values import dump_native_json, load_native_json
 
 JSON_TYPE = "application/json"
 BYTES_TYPE = "application/octet-stream"
-#: no content, as synopsejson has it
+#: empty content, as synopsejson sends it
 NO_CONTENT = b'""'
 #: parameters in a URI
 _MOST_FIELDS = 1_000
-#: types of JSON that the text of a parameter in a URI may stand for
+#: JSON types that the text of a parameter in a URI may represent
 _NO_TEXTS = frozenset((bool, int, float, list, dict))
 
-#: gives the number of an object that is passed as an interface: of the object, and of the class
+#: returns the number of an object passed as an interface, given the object and the class
 NumberOf = Callable[[Any, type], int]
 
 
 def plain_name(name: str) -> str:
-    """Return *name* as names of parameters are compared: Pascal's are in any case."""
+    """Return the form in which names of parameters are compared: Pascal ignores case."""
     return name.lower().replace("_", "")
 
 
 class Parameters:
-    """The parameters of one method, in their order.
+    """The parameters of a method, in order.
 
-    *callbacks* are the interfaces of those that are objects to be called back, by their index.
+    *callbacks* contains the interfaces of the parameters that are callbacks, by index.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class Parameters:
         self._by_name = {plain_name(name): at for at, name in enumerate(self._names)}
         annotations = [parameter.annotation for parameter in signature.parameters.values()]
         self._bytes = [at for at, kind in enumerate(annotations) if kind in (bytes, "bytes")]
-        #: True when the content of a call may be the bytes of its one argument
+        #: True if the content of a call may be the bytes of its only argument
         self.is_content = len(annotations) == 1 and bool(self._bytes)
 
-    # ------------------------------------------------------------------------------------- to write
+    # -------------------------------------------------------------------------------------- writing
 
     def write(
         self,
@@ -68,8 +68,10 @@ class Parameters:
         number_of: NumberOf | None = None,
         only_json: bool = False,
     ) -> tuple[bytes, str]:
-        """Return the content of a call, and its type; raise ``TypeError``/``ValueError`` when the
-        arguments do not fit. With *only_json* bytes are not sent as they are.
+        """Return the content of a call, and its type.
+
+        With *only_json*, bytes are not sent as raw content. Raises ``TypeError``/``ValueError`` for
+        invalid arguments.
         """
         values = self.bound(args, kwargs)
         if self.is_content and not only_json and isinstance(values[0], bytes) and values[0]:
@@ -84,8 +86,9 @@ class Parameters:
         return dump_native_json(values), JSON_TYPE
 
     def bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
-        """Return the arguments of a call in the order of the parameters, with those that have been
-        left out; raise ``TypeError`` when they do not fit.
+        """Return the arguments of a call in the order of the parameters, including defaults.
+
+        Raises ``TypeError`` if they do not match the parameters.
         """
         if len(args) == len(self._names) and not kwargs:
             return list(args)
@@ -96,13 +99,13 @@ class Parameters:
         bound.apply_defaults()
         return list(bound.arguments.values())
 
-    # -------------------------------------------------------------------------------------- to read
+    # -------------------------------------------------------------------------------------- reading
 
     def read(self, content: bytes, query: str = "") -> list[Any]:
-        """Return the arguments of a call from the JSON in *content*, or from the *query* of its
-        URI when that is empty; raise ``ValueError`` when they do not fit.
+        """Return the arguments of a call from its JSON *content*, or, if empty, its *query*.
 
-        Of a callback the argument is its number, 0 for None.
+        The argument for a callback is its number, 0 for None. Raises ``ValueError`` for invalid
+        arguments.
         """
         if content == NO_CONTENT:
             content = b""
@@ -116,7 +119,7 @@ class Parameters:
         if values is None:
             values = {}
         if not isinstance(values, dict):
-            raise ValueError("the arguments have to be a JSON array, or an object by their names")
+            raise ValueError("the arguments must be a JSON array, or an object by their names")
         return self._by_names(values)
 
     def _in_order(self, values: list[Any]) -> list[Any]:
@@ -126,7 +129,7 @@ class Parameters:
                 self.signature.bind(*values)
             except TypeError as exc:
                 raise ValueError(str(exc)) from None
-        # zip: where the array is shorter, the rest has defaults; what is more is ignored
+        # zip: if the array is shorter, the rest has defaults; extra items are ignored
         return [
             read(value, name)
             for read, value, name in zip(self._readers, values, names, strict=False)
@@ -141,7 +144,7 @@ class Parameters:
         return self._completed(given)
 
     def _completed(self, given: dict[int, Any]) -> list[Any]:
-        """Return all arguments, of which *given* are there: others are defaults or empty."""
+        """Return all arguments: the *given* ones, and defaults or empty values for the others."""
         arguments = []
         for at, parameter in enumerate(self.signature.parameters.values()):
             empty = self._readers[at].empty
@@ -167,7 +170,7 @@ class Parameters:
         return self._completed(given)
 
     def _value_of(self, text: str, at: int) -> Any:
-        """Return what the *text* of a parameter in a URI stands for."""
+        """Return the value that the *text* of a parameter in a URI represents."""
         kinds = self._readers[at].kinds
         if kinds is not None and str in kinds and not kinds & _NO_TEXTS:
             return text

@@ -1,13 +1,14 @@
-"""The objects that a client has passed to its server as interfaces: their numbers, and their end.
+"""The client side of callbacks: objects passed to the server as interfaces, and their numbers.
 
-They are held weakly, as native clients do: the server is told when nobody else refers to one. After
-a reconnection the calls that have passed them are made again.
+They are held weakly, as in native clients: when an object is no longer referenced elsewhere, the
+server is notified. After a reconnection the calls that passed them are repeated.
 """
 
 from __future__ import annotations
 
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any
@@ -18,31 +19,33 @@ from ..request import HttpServerRequest
 from ..rest.protocols import WebSocketProtocolRest
 from .interface import ServiceInterface, ServiceMethod, interface_of
 
-#: calls that passed callbacks and may be made again
+#: the maximum number of calls that passed callbacks and may be repeated
 MOST_PASSINGS = 10_000
+#: numbers that are still good for calls after the server has freed them
+MOST_FREED = 1_000
 
 
 class PassedCallback:
-    """One object of this client under one number."""
+    """An object of this client, under a number."""
 
     def __init__(self, owner: PassedCallbacks, number: int, interface: ServiceInterface) -> None:
         self._owner = owner
         self.number = number
         self.interface = interface
-        #: gives the object, or None
+        #: returns the object, or None
         self.object: Callable[[], Any] = lambda: None
-        #: True once the server does not need it any more
+        #: True when the server no longer needs it
         self.freed = False
 
     def hold(self, passed: Any) -> None:
-        """Refer to *passed*: weakly, if its class allows that."""
+        """Hold *passed*, weakly if its class allows that."""
         try:
             self.object = weakref.ref(passed, self._gone)
         except TypeError:
             self.object = lambda: passed
 
     def free(self) -> None:
-        """Record that the server does not need it any more."""
+        """Record that the server no longer needs it."""
         self.freed = True
 
     def _gone(self, ref: object) -> None:
@@ -50,7 +53,7 @@ class PassedCallback:
 
 
 class Passing:
-    """A call that has passed callbacks, to be made again after a reconnection."""
+    """A call that passed callbacks, to be repeated after a reconnection."""
 
     def __init__(
         self,
@@ -60,15 +63,15 @@ class Passing:
         path: str,
     ) -> None:
         self.method = method
-        #: the arguments with a mark in place of callbacks
+        #: the arguments, with a mark in place of each callback
         self._args = args
         self.callbacks = callbacks
-        #: the URI, which has the number of an instance
+        #: the URI, which contains the number of an instance
         self.path = path
 
     @property
     def is_needed(self) -> bool:
-        """True while all its callbacks live, and the server has freed none."""
+        """True while all its callbacks exist and the server has released none."""
         return all(
             not callback.freed and callback.object() is not None for callback in self.callbacks
         )
@@ -78,7 +81,7 @@ class Passing:
         self.callbacks = callbacks
 
     def arguments(self) -> tuple[Any, ...]:
-        """Return the arguments of the call with its objects."""
+        """Return the arguments of the call, with its objects."""
         args = list(self._args)
         passed = iter(self.callbacks)
         for at in self.method.parameters.callbacks:
@@ -87,15 +90,15 @@ class Passing:
         return tuple(args)
 
 
-#: stands for an object that was passed
+#: marks the place of a passed object
 PASSED: Any = object()
 
 
 class PassedCallbacks:
-    """The callbacks of one client.
+    """The callbacks of a client.
 
-    :param send: sends a request without waiting, from any thread and from finalisers: the part of
-        the URI behind the root, and the content.
+    :param send: sends a request without waiting, from any thread and finaliser; it takes the part
+        of the URI after the root, and the content.
     """
 
     def __init__(self, send: Callable[[str, bytes], object]) -> None:
@@ -106,12 +109,14 @@ class PassedCallbacks:
         self._numbers = count(1)
         self._callbacks: dict[int, PassedCallback] = {}
         self._passings: list[Passing] = []
+        #: numbers that the server has freed, the latest ones
+        self._freed: deque[int] = deque()
 
     def __len__(self) -> int:
         return len(self._callbacks)
 
     def give(self, passed: Any, interface: type) -> PassedCallback:
-        """Give *passed* a number; raise ``TypeError`` when it does not implement *interface*."""
+        """Assign a number to *passed*; raise ``TypeError`` if it does not implement *interface*."""
         described = interface_of(interface)
         described.check_implementation(passed)
         callback = PassedCallback(self, next(self._numbers), described)
@@ -121,37 +126,43 @@ class PassedCallbacks:
         return callback
 
     def find(self, number: int) -> tuple[ServiceInterface, Any] | None:
-        """Return the interface and the object of that number."""
+        """Return the interface and the object with that number."""
         callback = self._callbacks.get(number)
         found = None if callback is None else callback.object()
         return None if callback is None or found is None else (callback.interface, found)
 
     def freed(self, number: int) -> bool:
-        """Record that the server does not need a callback any more; tell whether there is one.
+        """Record that the server no longer needs a callback; return whether there is one.
 
-        Calls to it that are under way are still executed.
+        Calls to it in flight are still executed.
         """
         callback = self._callbacks.get(number)
         if callback is None:
             return False
-        callback.free()
-        self._forget_passings()
+        if not callback.freed:
+            callback.free()
+            with self._safe:
+                self._freed.append(number)
+                # an object that is passed with each call would have more and more numbers
+                if len(self._freed) > MOST_FREED:
+                    self._callbacks.pop(self._freed.popleft(), None)
+            self._forget_passings()
         return True
 
     def gone(self, callback: PassedCallback) -> None:
-        """Tell the server that an object is no more. Runs in any thread."""
+        """Notify the server that an object is gone. Runs in any thread."""
         with self._safe:
             known = self._callbacks.pop(callback.number, None)
         if known is not None and not callback.freed:
             self.tell(callback)
 
     def tell(self, callback: PassedCallback) -> None:
-        """Send the server that *callback* is released."""
+        """Notify the server that *callback* is released."""
         name = callback.interface.pascal_name
         self._send("CacheFlush/_callback_", b'{"%b":%d}' % (name.encode(), callback.number))
 
     def release(self, passed: object) -> bool:
-        """Release all numbers of *passed*; return whether it had any."""
+        """Release all numbers of *passed*; return whether there were any."""
         with self._safe:
             mine = [one for one in list(self._callbacks.values()) if one.object() is passed]
         for callback in mine:
@@ -163,7 +174,7 @@ class PassedCallbacks:
     # ------------------------------------------------------------------------ after a reconnection
 
     def remember(self, passing: Passing) -> None:
-        """Keep a call for after a reconnection."""
+        """Keep a call to repeat it after a reconnection."""
         with self._safe:
             self._passings.append(passing)
             too_many = len(self._passings) > MOST_PASSINGS
@@ -177,7 +188,7 @@ class PassedCallbacks:
             self._passings = [passing for passing in self._passings if passing.is_needed]
 
     def take_passings(self) -> list[Passing]:
-        """Return the calls to be made again, and forget them and the old numbers."""
+        """Return the calls to be repeated; forget them and the old numbers."""
         with self._safe:
             passings, self._passings = self._passings, []
             needed = [passing for passing in passings if passing.is_needed]
@@ -188,7 +199,7 @@ class PassedCallbacks:
 
 
 def send_without_waiting(process: WebSocketProcess, request: HttpServerRequest) -> bool:
-    """Queue *request*, which needs no answer. From any thread, and from finalisers."""
+    """Queue *request*, which needs no answer. May be called from any thread and finaliser."""
     protocol = process.protocol
     if not isinstance(protocol, WebSocketProtocolRest):
         return False

@@ -1,6 +1,6 @@
-"""Reader: reads values of JSON as one type, or says in short why they do not fit.
+"""Reader: reads JSON values as one type, or explains briefly why they are invalid.
 
-Pure: values in, values out. What annotations make of values is in ``readers.py``.
+Pure functions: values in, values out. The readers for annotations are in ``readers.py``.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from typing import Any
 from ..logs import escaped
 from .values import ExactFloat
 
-#: what was read so far of arrays and objects that may be read as several types, or why not, by the
-#: identity of the reader and of the value
+#: results, or errors, for arrays and objects that may be read as several types, by the identity of
+#: the reader and of the value
 Seen = dict[tuple[int, int], Any]
 Read = Callable[[Any, Seen], Any]
-#: where a misfit is, from the outermost place inwards, and what it is
+#: the place of an error, from the outside inwards, and its description
 Reason = tuple[tuple[str, ...], str]
 
-#: characters of an error text, and of one name in it
+#: the maximum length of an error text, and of a name in it, in characters
 MOST_TEXT, MOST_NAME = 400, 60
-#: places of a path that an error text has at each end
+#: the number of places that an error text shows at each end of a path
 _MOST_PLACES = 4
-#: types of a union that an error text names
+#: the maximum number of types of a union in an error text
 MOST_REASONS = 4
 
 NULL = type(None)
@@ -31,10 +31,10 @@ NAMES = {NULL: "null", dict: "an object", list: "an array", ExactFloat: "float"}
 
 
 class Reader:
-    """Reads values as one type: ``reader(value, where)`` returns what the type makes of *value*.
+    """Reads values as one type: ``reader(value, where)`` returns *value* converted to that type.
 
-    It raises ``ValueError`` where *value* does not fit; *where* says what it is, for its text. From
-    any thread.
+    It raises ``ValueError`` for an invalid *value*; *where* names the value in its message. May be
+    called from any thread.
     """
 
     __slots__ = ("empty", "kinds", "read", "wanted")
@@ -48,11 +48,11 @@ class Reader:
     ) -> None:
         #: for other readers
         self.read: Read = read
-        #: the types of JSON that a value may have; None: all
+        #: the JSON types that a value may have; None: all
         self.kinds = None if kinds is None else frozenset(kinds)
-        #: what the value has to be, in words
+        #: a description of valid values
         self.wanted = wanted
-        #: what null and a missing value stand for in native services; None: they do not fit
+        #: returns the value for null and for a missing value in native services; None: invalid
         self.empty = empty
 
     def __call__(self, value: Any, where: str) -> Any:
@@ -66,7 +66,7 @@ class Reader:
             raise ValueError("the JSON is nested too deeply") from None
 
     def check_all(self, values: Collection[Any], places: Iterable[object], form: str) -> None:
-        """Check all *values*, which have these *places*: ``[1]`` with the *form* ``[{}]``."""
+        """Read all *values* at these *places*, e.g. ``[1]`` with the *form* ``[{}]``."""
         kinds = self.kinds
         if kinds is not None and not kinds.issuperset(map(type, values)):
             for place, value in zip(places, values, strict=True):
@@ -74,27 +74,27 @@ class Reader:
                     raise self.wrong(value).within(form.format(str(place)[:MOST_NAME]))
 
     def wrong(self, value: Any) -> Misfit:
-        """Return what to raise when *value* has another type."""
+        """Return the exception for a *value* of another type."""
         kind = NAMES.get(type(value)) or type(value).__name__
-        return Misfit(((), f"has to be {self.wanted}, not {kind}"))
+        return Misfit(((), f"must be {self.wanted}, not {kind}"))
 
 
 class Misfit(Exception):
-    """A value does not fit; a union has several *reasons*."""
+    """Raised for an invalid value; a union has several *reasons*."""
 
     def __init__(self, *reasons: Reason) -> None:
         super().__init__()
         self.reasons = reasons
 
     def within(self, place: str) -> Misfit:
-        """Return the same for the value that has this one at *place*."""
+        """Return the same error for the value that contains this one at *place*."""
         return Misfit(*(((place, *path), text) for path, text in self.reasons))
 
     def text(self, where: str) -> str:
-        """Return it in words, in a bounded number of them."""
+        """Return the message, of bounded length."""
         text = "; or ".join(f"{where}{_joined(path)} {reason}" for path, reason in self.reasons)
         text = escaped(text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}…")
-        # a key may have half a character
+        # a key may contain a lone surrogate
         return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -105,7 +105,7 @@ def _joined(path: tuple[str, ...]) -> str:
 
 
 def misfit_of(text: str) -> Misfit:
-    """Return what to raise when a value does not fit, as *text* says."""
+    """Return the exception for an invalid value, described by *text*."""
     return Misfit(((), text))
 
 
@@ -115,7 +115,7 @@ def as_it_is(value: Any, seen: Seen) -> Any:
 
 
 class NullableReader(Reader):
-    """Reads null as the empty value, as native services do, and all else as *inner* does."""
+    """Reads null as the empty value, as native services do, and anything else with *inner*."""
 
     __slots__ = ("inner",)
 
@@ -136,7 +136,7 @@ class NullableReader(Reader):
 
 
 def nullable(reader: Reader) -> Reader:
-    """Return a reader that also reads null, where *reader* has an empty value for it."""
+    """Return a reader that also reads null, if *reader* has an empty value for it."""
     if reader.kinds is None or NULL in reader.kinds or reader.empty is None:
         return reader
     return NullableReader(reader)

@@ -1,8 +1,8 @@
-"""Readers: what an annotation makes of the values of JSON.
+"""Readers: convert JSON values to the types of annotations.
 
-A reader decides by structure: it looks at the types of values before it makes anything of them, and
-it reads no value twice as the same type. So it takes time in proportion to the values, whatever the
-annotation. Pure: types and values in, values out.
+A reader decides by structure: it checks the types of values before it converts them, and reads no
+value twice as the same type. So the time is proportional to the number of values, whatever the
+annotation. Pure functions: types and values in, values out.
 """
 
 from __future__ import annotations
@@ -43,17 +43,16 @@ from .scalar_readers import (
 )
 from .values import WHAT_MAY_TRAVEL
 
-#: items of a set whose hash another one has
+#: the maximum number of items of a set that share a hash with another one
 _MOST_COLLISIONS = 100
 
 
 def reader_of(annotation: Any, native: bool = False) -> Reader:
-    """Return what reads values of *annotation*; raise ``TypeError`` for a type that cannot come
-    from JSON.
+    """Return the reader for *annotation*; raise ``TypeError`` for a type without a form in JSON.
 
-    An int is taken where a float is wanted, nothing else is converted: ``"1"`` is no int, and
-    neither is ``true``. Where *native*, values are read as native services write them: null and
-    what is missing are empty values, fields are found without case, and unknown ones are ignored.
+    An int is accepted as a float; nothing else is converted: neither ``"1"`` nor ``true`` is an
+    int. If *native*, values are read as native services write them: null and missing values are
+    empty values, the names of fields ignore case, and unknown fields are ignored.
     """
     origin = typing.get_origin(annotation)
     arguments = typing.get_args(annotation)
@@ -75,7 +74,7 @@ def reader_of(annotation: Any, native: bool = False) -> Reader:
         return _array_reader(_ARRAYS[kind], item_reader(arguments[0] if arguments else Any, native))
     if kind in (dict, Mapping):
         if arguments and arguments[0] is not str:
-            raise TypeError(f"{annotation!r}: the keys of a JSON object are str")
+            raise TypeError(f"{annotation!r}: the keys of a JSON object must be str")
         return _dict_reader(item_reader(arguments[1] if arguments else Any, native))
     if isinstance(kind, type) and issubclass(kind, Enum):
         return enum_reader(kind, native)
@@ -85,15 +84,16 @@ def reader_of(annotation: Any, native: bool = False) -> Reader:
 
 
 def item_reader(annotation: Any, native: bool) -> Reader:
-    """Return what reads a value of *annotation* that is not one of a union's types."""
+    """Return the reader for *annotation* that is not part of a union."""
     if not native:
         return reader_of(annotation)
     return nullable(_sole_reader(annotation))
 
 
 def _sole_reader(annotation: Any) -> Reader:
-    """Return what reads values of *annotation* as native services do that read it as nothing else:
-    they make bytes of any text, for instance.
+    """Return the reader for *annotation* if no other type is possible.
+
+    Native services are more tolerant then: they turn any text into bytes, for example.
     """
     while typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
@@ -112,7 +112,7 @@ def _array_reader(make: type[Any], reader: Reader) -> Reader:
 
     def read(value: Any, seen: Seen) -> Any:
         reader.check_all(value, range(len(value)), "[{}]")
-        # nearly no array has null in it
+        # almost no array contains null
         read_item = reader.read if inner is not reader and None in value else inner.read
         if read_item is as_it_is:
             return _made(make, value)
@@ -128,12 +128,12 @@ def _array_reader(make: type[Any], reader: Reader) -> Reader:
 
 
 def _made(make: type[Any], items: list[Any]) -> Any:
-    """Return *items* as a *make*."""
+    """Return *items* as an instance of *make*."""
     if make is list:
         return items
     if make is tuple:
         return tuple(items)
-    # hashes of numbers and tuples can be chosen: with equal ones a set takes quadratic time
+    # a peer can choose numbers and tuples with equal hashes, for which a set takes quadratic time
     found: set[Any] = set()
     hashes: set[int] = set()
     try:
@@ -158,7 +158,7 @@ def _tuple_reader(arguments: tuple[Any, ...], native: bool) -> Reader:
 
     def read(value: Any, seen: Seen) -> Any:
         if len(value) != len(readers):
-            raise misfit_of(f"has to be {wanted}, not an array")
+            raise misfit_of(f"must be {wanted}, not an array")
         for at, (reader, item) in enumerate(zip(readers, value, strict=True)):
             if reader.kinds is not None and type(item) not in reader.kinds:
                 raise reader.wrong(item).within(f"[{at}]")
@@ -193,8 +193,10 @@ def _dict_reader(reader: Reader) -> Reader:
 
 
 def _union_of(arguments: tuple[Any, ...], native: bool) -> Reader:
-    """Return the reader of a union. Where several of its types are arrays or objects, they are told
-    from one another by their exact forms, and not read as native services do.
+    """Return the reader of a union.
+
+    If several of its types are arrays or objects, they are distinguished by their exact forms, and
+    not read as native services do.
     """
     readers = [reader_of(argument) for argument in arguments]
     forms = [
@@ -212,7 +214,7 @@ def _native_reader(annotation: Any) -> Reader:
 
 
 def _union_reader(readers: list[Reader]) -> Reader:
-    """Return what reads a value as the first of several types that it fits."""
+    """Return a reader that uses the first of several types for which a value is valid."""
     fitting = {
         kind: [reader for reader in readers if reader.kinds is None or kind in reader.kinds]
         for kind in JSON_TYPES
@@ -223,7 +225,7 @@ def _union_reader(readers: list[Reader]) -> Reader:
         candidates = fitting.get(type(value), ())
         if len(candidates) == 1:
             return candidates[0].read(value, seen)
-        # only these have others in them
+        # only these contain others
         shared = isinstance(value, (list, dict))
         reasons: list[Reason] = []
         for reader in candidates:
@@ -246,7 +248,7 @@ def _union_reader(readers: list[Reader]) -> Reader:
 
 
 class _UnionReader(Reader):
-    """Names all its types."""
+    """A reader of a union, whose errors name all types."""
 
     __slots__ = ("named",)
 
@@ -256,12 +258,13 @@ class _UnionReader(Reader):
 
     def wrong(self, value: Any) -> Misfit:
         kind = NAMES.get(type(value)) or type(value).__name__
-        return Misfit(*(((), f"has to be {wanted}, not {kind}") for wanted in self.named))
+        return Misfit(*(((), f"must be {wanted}, not {kind}") for wanted in self.named))
 
 
 @lru_cache(maxsize=512)
 def _record_reader(kind: type[Any], native: bool) -> RecordReader:
-    """Return the reader of the dataclass or ``TypedDict`` *kind*, and the same one each time: a
-    record may have fields of its own kind.
+    """Return the cached reader of the dataclass or ``TypedDict`` *kind*.
+
+    It is the same each time, because a record may have fields of its own kind.
     """
     return RecordReader(kind, native, item_reader)

@@ -1,6 +1,6 @@
-"""Records: dataclasses and typed dicts, made of the objects of JSON.
+"""Records: reads JSON objects as dataclasses and typed dicts.
 
-Pure: types and values in, values out.
+Pure functions: types and values in, values out.
 """
 
 from __future__ import annotations
@@ -14,16 +14,15 @@ from .reader import MOST_NAME, Misfit, Reader, Seen, misfit_of
 from .values import WIRE_NAME
 
 _ReaderOf = Callable[[Any, bool], Reader]
-#: what the fields of a ``TypedDict`` may be marked with
+#: the qualifiers of fields of a ``TypedDict``
 _MARKS = ("Required", "NotRequired", "ReadOnly")
 
 
 class RecordReader(Reader):
     """Reads a JSON object as a dataclass or ``TypedDict``.
 
-    Fields with a default may be missing, unknown ones are refused. Where *native*, all may be
-    missing that have a default or an empty value, names are found without case, and unknown ones
-    are ignored.
+    Fields with a default may be missing; unknown fields are refused. If *native*, fields with a
+    default or an empty value may be missing, names ignore case, and unknown fields are ignored.
     """
 
     __slots__ = ("_by_lower", "_kind", "_names", "_native", "_needed", "_reader_of", "_readers")
@@ -38,9 +37,9 @@ class RecordReader(Reader):
         self._kind = kind
         self._native = native
         self._reader_of = reader_of
-        #: by the name in JSON; made at first use, because a record may hold others of its kind
+        #: by the name in JSON; created at first use, because a record may contain its own kind
         self._readers: dict[str, Reader] | None = None
-        #: names in JSON: of the attributes, in lower case, of fields without a default
+        #: names in JSON: by attribute, by lower case, and of fields without a default
         self._names: dict[str, str] = {}
         self._by_lower: dict[str, str] = {}
         self._needed: list[str] = []
@@ -78,7 +77,7 @@ class RecordReader(Reader):
             reader = readers.get(name)
             if reader is None:
                 shown, owner = name[:MOST_NAME], self._kind.__name__
-                raise misfit_of(f"has a field {shown!r} that {owner} does not have")
+                raise misfit_of(f"has a field {shown!r}, which {owner} does not have")
             if reader.kinds is not None and type(item) not in reader.kinds:
                 raise reader.wrong(item).within(f".{name}")
         missing = [name for name in self._needed if name not in value]
@@ -93,18 +92,16 @@ class RecordReader(Reader):
         except Misfit as misfit:
             raise misfit.within(f".{name}") from None
         if missing:
-            # in the order of the fields, which a dict shows
+            # in the order of the fields, which shows in a dict
             items = {field: items[field] for field in names.values() if field in items}
         try:
             return self._kind(**items)
-        # what its __post_init__ refuses
+        # refused by its __post_init__
         except (ValueError, OverflowError) as exc:
             raise misfit_of(f"is not a valid {self._kind.__name__}: {exc}") from None
 
     def _known(self, value: dict[str, Any], readers: dict[str, Reader]) -> dict[str, Any]:
-        """Return *value* without the fields that the record does not have; names in another case
-        are those of the record.
-        """
+        """Return *value* without unknown fields, with the names in the record's spelling."""
         known: dict[str, Any] = {}
         for name, item in value.items():
             found = name if name in readers else self._by_lower.get(name.lower())
@@ -113,7 +110,7 @@ class RecordReader(Reader):
         return known
 
     def _empty(self, missing: list[str], readers: dict[str, Reader]) -> dict[str, Any]:
-        """Return what stands for fields that are missing; raise where that is an error."""
+        """Return the values of missing fields; raise if a required one is missing."""
         lacks = [name for name in missing if not self._native or readers[name].empty is None]
         if lacks:
             raise misfit_of(f"lacks {', '.join(lacks)}")

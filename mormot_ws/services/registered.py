@@ -1,4 +1,4 @@
-"""The services that a server has registered, and what a URI calls of them."""
+"""The registered services of a server, and the lookup of what a URI calls."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..core.forks import renew_in_child
 from .instances import Instances
 from .interface import ServiceInterface, ServiceMethod
 
-#: pseudo-methods that each service has
+#: the pseudo-methods of each service
 CONTRACT, SIGNATURE, INSTANCE, FREE = "_contract_", "_signature_", "_instance_", "_free_"
-#: digits of the number of an instance
+#: the maximum number of digits of an instance's number
 _MOST_DIGITS = 11
 
 
@@ -24,26 +24,26 @@ class RegisteredService:
     interface: ServiceInterface
     instances: Instances
     contract: str
-    #: what its contract was computed from; '': nobody is told
+    #: the text from which its contract was computed; '': not published
     signature: str
     bypass_authentication: bool
 
 
 @dataclass
 class Found:
-    """What a URI calls."""
+    """The target of a URI."""
 
     service: RegisteredService
-    #: None: a pseudo-method
+    #: the method; None: a pseudo-method
     method: ServiceMethod | None
     pseudo: str = ""
-    #: the method of the one object of a shared service
+    #: the bound method of the object of a shared service
     function: Callable[..., Any] | None = None
     number: int = 0
 
 
 class RegisteredServices:
-    """The services of one server, by their names."""
+    """The services of a server, by name."""
 
     def __init__(self) -> None:
         #: guards changes of the tables below; calls read them without it
@@ -57,8 +57,9 @@ class RegisteredServices:
         self._any_case: dict[str, Found] = {}
 
     def add(self, service: RegisteredService, functions: dict[str, Callable[..., Any]]) -> None:
-        """Add *service*, with the methods of its one object when it is shared; raise
-        ``ValueError`` when its interface is there already.
+        """Add *service*, with the methods of its object if it is shared.
+
+        Raises ``ValueError`` if its interface is already registered.
         """
         name = service.interface.wire_name
         called = {}
@@ -68,18 +69,18 @@ class RegisteredServices:
         with self._safe:
             if name.lower() in self._services:
                 raise ValueError(
-                    f"{name} is registered already: an interface has one implementation"
+                    f"{name} is already registered: an interface has one implementation"
                 )
             self._services[name.lower()] = service
             self._any_case.update({key.lower(): found for key, found in called.items()})
             self.exact.update(called)
 
     def all(self) -> list[RegisteredService]:
-        """Return all services, in the order of their registration."""
+        """Return all services, in order of registration."""
         return list(self._services.values())
 
     def published(self) -> list[Any]:
-        """Return what clients are told: name, contract and kind of each service."""
+        """Return the list for clients: name, contract and kind of each service."""
         published: list[Any] = []
         for service in self.all():
             kind = int(service.instances.kind)
@@ -87,7 +88,7 @@ class RegisteredServices:
         return published
 
     def find(self, name: str, any_case: bool) -> Found | None:
-        """Return what *name* calls, the part of a path behind the root; None: nothing known."""
+        """Return the target of *name*, the part of a path after the root; None: unknown."""
         called, number = name, 0
         head, _, tail = name.rpartition("/")
         if head and tail.isascii() and tail.isdecimal() and len(tail) <= _MOST_DIGITS:

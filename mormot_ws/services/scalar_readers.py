@@ -1,6 +1,6 @@
-"""What scalar types make of the values of JSON: numbers, texts, times, enumerations.
+"""Readers of scalar types: numbers, text, times, enumerations.
 
-Pure: types and values in, values out.
+Pure functions: types and values in, values out.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from uuid import UUID
 from .reader import MOST_TEXT, NULL, Misfit, Reader, Seen, as_it_is, misfit_of
 from .values import BASE64_MAGIC, LEAST_INT, MOST_INT, ZERO_TIME, ExactFloat
 
-#: characters of a time, a number, an identifier
+#: the maximum length of a time, a number or an identifier, in characters
 _MOST_ISO = 64
-#: digits before or behind the point of a Decimal
+#: the maximum digits before or after the point of a Decimal
 _MOST_DIGITS = 400
-#: combinations of flags that a class keeps
+#: the maximum number of combinations of flags that a class keeps
 _MOST_COMBINATIONS = 10_000
-#: characters of base64 that are decoded in one call, and that other threads wait for
+#: the maximum characters of base64 decoded in one call, during which other threads wait
 _BASE64_PIECE = 1 << 20
-#: what native ends may write in front of a time
+#: a prefix that native code may write before a time
 _TIME_MAGIC = "\ufff1"
 _BASIC_TIME = re.compile(r"(\d{4})(\d\d)(\d\d)(?:T(\d\d)(\d\d)(\d\d)(.*))?", re.ASCII)
 _UUID = re.compile(r"\{?[0-9A-Fa-f]{8}(-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}\}?")
 _PREFIX = re.compile(r"[a-z]+")
-#: what native ends write for a float that is no number, and read as 0
+#: what native code writes for a float that is not a number, and reads as 0
 _NO_NUMBER = re.compile(r" *(?:NaN|[+-]?Inf(?:inity)?) *", re.IGNORECASE)
 
 
 def _read_int(value: Any, seen: Seen) -> int:
     if not LEAST_INT <= value <= MOST_INT:
-        raise misfit_of("has to fit into 64 bits")
+        raise misfit_of("must fit into 64 bits")
     number: int = value
     return number
 
 
 class _IntReader(Reader):
-    """Tells an integer that is too large from other numbers."""
+    """Distinguishes an integer that is too large from other numbers."""
 
     __slots__ = ()
 
     def wrong(self, value: Any) -> Misfit:
-        # load_json() makes floats of such integers
+        # load_json() turns such integers into floats
         if isinstance(value, float) and abs(value) >= -LEAST_INT and value.is_integer():
-            return misfit_of("has to fit into 64 bits")
+            return misfit_of("must fit into 64 bits")
         return super().wrong(value)
 
 
@@ -71,9 +71,9 @@ def _read_decimal(value: Any, seen: Seen) -> Decimal:
     try:
         number = Decimal(text) if len(text) <= _MOST_ISO else Decimal("nan")
     except InvalidOperation:
-        raise misfit_of("is no number") from None
+        raise misfit_of("is not a number") from None
     if not number.is_finite() or abs(number.adjusted()) > _MOST_DIGITS:
-        raise misfit_of("is no number that a Decimal is made of")
+        raise misfit_of("is not a valid Decimal")
     return number
 
 
@@ -87,22 +87,22 @@ def _text_reader(
         try:
             return parse(value)
         except (ValueError, OverflowError):
-            raise misfit_of(f"is no {name}") from None
+            raise misfit_of(f"cannot be read as {name}") from None
 
     return Reader(read, kinds, name, empty)
 
 
 def _parse_time(text: str) -> datetime:
-    # the standard library takes any number of digits
+    # the standard library accepts any number of digits
     if len(text) > _MOST_ISO:
         raise ValueError
     return datetime.fromisoformat(text)
 
 
 def _parse_native_time(value: str | float) -> datetime:
-    """Return the time in *value* as native ends write it, or in another form that they read."""
+    """Return the time in *value*, in any form that native code writes or reads."""
     if not isinstance(value, str):
-        # the fraction is the time of the day, before 1899-12-30 too
+        # the fraction is the time of day, even before 1899-12-30
         days = int(value)
         return ZERO_TIME + timedelta(days=days) + timedelta(days=abs(value - days))
     text = value.removeprefix(_TIME_MAGIC)
@@ -172,7 +172,7 @@ NATIVE_SCALARS: dict[Any, Reader] = {
 
 
 def _parse_native_bytes(text: str) -> bytes:
-    """Return the bytes in *text*, which are its own when it is no base64."""
+    """Return the bytes in *text*: decoded if it is base64, otherwise its own."""
     try:
         return _parse_base64(text)
     except ValueError:
@@ -184,12 +184,12 @@ def _parse_native_bytes(text: str) -> bytes:
 def _read_native_float(value: Any, seen: Seen) -> float:
     if isinstance(value, str):
         if _NO_NUMBER.fullmatch(value) is None:
-            raise misfit_of("has to be float, not str")
+            raise misfit_of("must be float, not str")
         return 0.0
     return _read_float(value, seen)
 
 
-#: the same where no other type is possible
+#: the readers of native services if no other type is possible
 SOLE_NATIVE_SCALARS: dict[Any, Reader] = {
     bytes: _text_reader("base64", _parse_native_bytes, bytes),
     float: Reader(_read_native_float, (*_NUMBERS, str), "float", float),
@@ -197,21 +197,22 @@ SOLE_NATIVE_SCALARS: dict[Any, Reader] = {
 
 
 def literal_reader(choices: tuple[Any, ...]) -> Reader:
-    """Return what reads one of the *choices* of a ``Literal``."""
+    """Return the reader for one of the *choices* of a ``Literal``."""
     wanted = f"one of {', '.join(map(repr, choices))}"[:MOST_TEXT]
 
     def read(value: Any, seen: Seen) -> Any:
         for choice in choices:
             if type(value) is type(choice) and value == choice:
                 return choice
-        raise misfit_of(f"has to be {wanted}")
+        raise misfit_of(f"must be {wanted}")
 
     return Reader(read, (NULL, bool, int, float, str), wanted)
 
 
 def enum_reader(kind: type[Enum], native: bool) -> Reader:
-    """Return what reads the value of a *kind*; where *native* also its name, and an array of the
-    names of flags.
+    """Return the reader for the value of a *kind*.
+
+    If *native*, it also reads the name of a member, and an array of the names of flags.
     """
     wanted = f"the value of a {kind.__name__}"
     is_flag = issubclass(kind, Flag)
@@ -221,19 +222,19 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
             known |= member.value
 
     def read(value: Any, seen: Seen) -> Any:
-        # each new combination of flags is kept by its class: no unknown ones, and not too many
+        # the class keeps each new combination of flags: refuse unknown flags and limit the number
         if known and (type(value) is not int or (value if value >= 0 else ~value) & ~known):
-            raise misfit_of(f"has to be {wanted}")
+            raise misfit_of(f"must be {wanted}")
         if known and value < 0:
-            # the complement of flags, which has no others in it
+            # the complement of flags, which contains no others
             value &= known
         try:
             return _combination(kind, value) if known else kind(value)
         except Misfit:
             raise
-        # whatever the application's _missing_() raises is a no
+        # whatever the application's _missing_() raises means that the value is invalid
         except Exception:  # noqa: BLE001
-            raise misfit_of(f"has to be {wanted}") from None
+            raise misfit_of(f"must be {wanted}") from None
 
     kinds: set[type] = {int, float, ExactFloat, str}
     if not native:
@@ -243,7 +244,7 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
     def read_native(value: Any, seen: Seen) -> Any:
         if is_flag and isinstance(value, list):
             if not all(isinstance(name, str) and name.lower() in names for name in value):
-                raise misfit_of(f"has to be {wanted}, or an array of their names")
+                raise misfit_of(f"must be {wanted}, or an array of their names")
             value = reduce(or_, (names[name.lower()].value for name in value), 0)
         elif is_flag and value == "*":
             value = known
@@ -261,14 +262,15 @@ def enum_reader(kind: type[Enum], native: bool) -> Reader:
 
 
 def _combination(kind: type[Enum], value: int) -> Enum:
-    """Return a combination of flags. The class keeps only so many, because a peer could send all
-    there are.
+    """Return a combination of flags.
+
+    The class keeps only a limited number, because a peer could send all combinations.
     """
     kept = kind._value2member_map_
     is_one_too_many = value not in kept and len(kept) >= _MOST_COMBINATIONS
     if is_one_too_many and not issubclass(kind, int):
-        # two objects of the same value would not be equal
-        raise misfit_of("is one combination of flags too many")
+        # two objects with the same value would not be equal
+        raise misfit_of("exceeds the number of combinations of flags")
     made = kind(value)
     if is_one_too_many:
         kept.pop(value, None)
@@ -276,7 +278,7 @@ def _combination(kind: type[Enum], value: int) -> Enum:
 
 
 def _zero_of(kind: type[Enum]) -> Enum | None:
-    """Return the first member of an enumeration as Pascal has them."""
+    """Return the first member of an enumeration, in the order of Pascal."""
     for member in kind:
         if member.value == 0 and type(member.value) is not bool:
             return member
@@ -284,7 +286,7 @@ def _zero_of(kind: type[Enum]) -> Enum | None:
 
 
 def _names_of(kind: type[Enum]) -> dict[str, Any]:
-    """Return the members by their names in lower case, with and without a prefix like ``col``."""
+    """Return the members by lower-case name, with and without a prefix like ``col``."""
     names: dict[str, Any] = {}
     for name, member in kind.__members__.items():
         prefix = _PREFIX.match(name)

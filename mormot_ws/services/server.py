@@ -1,4 +1,4 @@
-"""ServerServices: the services of a server, for native clients and for those of this package."""
+"""ServerServices: the services of a server, for native clients and clients of this package."""
 
 from __future__ import annotations
 
@@ -46,35 +46,38 @@ from .sessions import AuthSession, Sessions
 from .users import RestServerAuthentication
 from .values import dump_json
 
-if TYPE_CHECKING:  # a client need not load the server, nor the other way round
+if TYPE_CHECKING:  # a client does not load the server, and vice versa
     from ..server.base import WebSocketServerBase
 
 _log = get_logger("mormot_ws.services")
 
 _T = TypeVar("_T")
 
-#: what a browser lets any page send by plain HTTP without asking
+#: content types that a browser lets any page send by plain HTTP without a preflight request
 _ANYBODYS_TYPES = ("", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data")
 
 
 class ServerServices(Services):
-    """The services of a server, and its clients'.
+    """Offers the services of a server, and calls those of its clients.
 
-    :param server: which offers a REST protocol, as a :class:`WebSocketServerRest`. Its
-        ``on_request`` is taken over; what was there goes on to answer requests that are no calls.
+    :param server: a server that offers a REST protocol, like a :class:`WebSocketServerRest`. Its
+        ``on_request`` is replaced; the previous callback still answers requests that are not calls.
         Services can be called by plain HTTP too.
-    :param root: the first part of all URIs, or several parts: ``api/v1``; clients need the same.
+    :param root: the first part of all URIs, or several parts like ``api/v1``; clients need the
+        same.
     :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
         instead of their text.
-    :param authentication: how clients authenticate, a :class:`RestServerAuthenticationDefault`
-        with the users, for instance; None: nobody has to, and there are no sessions.
-    :param session_timeout_minutes: how long a session is kept without a request, and up to 5 s
-        more.
-    :param max_sessions: how many there are at most.
-    :param instance_timeout: milliseconds for which an object is kept that nobody calls, and up to
-        5 s more, of services with one for each client, session, user, group or thread.
-    :param max_instances: how many each of these services has at most.
-    :param publish_signature: tell clients that ask what the interfaces look like.
+    :param authentication: how clients authenticate, for example a
+        :class:`RestServerAuthenticationDefault` with the users; None: without authentication and
+        sessions.
+    :param session_timeout_minutes: how long a session is kept without a request; it may last up to
+        5 s longer.
+    :param max_sessions: the maximum number of sessions.
+    :param instance_timeout: how long an object is kept without a call, in milliseconds, for
+        services with one object per client, session, user, group or thread; it may last up to 5 s
+        longer.
+    :param max_instances: the maximum number of objects of each of these services.
+    :param publish_signature: let clients request the descriptions of the interfaces.
     """
 
     _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -82,11 +85,11 @@ class ServerServices(Services):
         "on_session_closed": ("session",),
     }
 
-    #: ``f(session: AuthSession)``, when a session has begun; in the thread of its connection.
+    #: ``f(session: AuthSession)``, called in the thread of the connection when a session has begun.
     #: Mirrors ``OnSessionCreate``
     on_session_create: Callable[[AuthSession], object] | None = None
-    #: ``f(session: AuthSession)``, when one has ended: in the thread of the connection or of the
-    #: call that has ended it, or in the thread ``services expiry`` when its time is over. Mirrors
+    #: ``f(session: AuthSession)``, called when a session has ended: in the thread of the connection
+    #: or of the call that ended it, or in the thread ``services expiry`` if it expired. Mirrors
     #: ``OnSessionClosed``
     on_session_closed: Callable[[AuthSession], object] | None = None
 
@@ -110,7 +113,7 @@ class ServerServices(Services):
             )
         if authentication is not None and not isinstance(authentication, RestServerAuthentication):
             raise TypeError(
-                "authentication must be a RestServerAuthenticationDefault or another of these, or"
+                "authentication must be a RestServerAuthenticationDefault or a similar class, or"
                 f" None, not {type(authentication).__name__}"
             )
         for name, value in (
@@ -121,10 +124,10 @@ class ServerServices(Services):
         ):
             IS_NUMBER(name, value)
             if value <= 0:
-                raise ValueError(f"{name} is more than 0, not {value}")
+                raise ValueError(f"{name} must be more than 0, not {value}")
         super().__init__(root, hide_errors, server.on_request)
         self._server = server
-        # what only looks like a server has no keeper: expired objects are then freed by later calls
+        # an object that only resembles a server has no keeper: later calls free expired objects
         self._expiry = Expiry(
             getattr(server, "_keeper", None),
             self._expiring,
@@ -158,7 +161,7 @@ class ServerServices(Services):
     def __repr__(self) -> str:
         return f"<ServerServices root={self.root!r} of {self._server!r}>"
 
-    # ------------------------------------------------------------------ what the application does
+    # ------------------------------------------------------------------------ for the application
 
     def register(
         self,
@@ -169,32 +172,32 @@ class ServerServices(Services):
         contract: str | None = ANY_CONTRACT,
         bypass_authentication: bool = False,
     ) -> None:
-        """Let clients call *implementation* as *interface*, from now on. From any thread.
+        """Let clients call *implementation* as *interface*. May be called from any thread.
 
         :param interface: the class that declares the methods: a ``typing.Protocol``, an abstract
-            class, or any class with methods. The types of its parameters and results say what is
-            read from JSON. A parameter whose type is a protocol or an abstract class is an object
-            of the client, to be called back.
-        :param implementation: an object with these methods; when its class derives from the
-            interface, a type checker sees what is missing. They are called in the connection's
-            thread: those of one connection one after the other, those of different connections at
-            the same time. Unless the service is shared, *implementation* is its class, or a
-            function without parameters that returns such an object; ``free()`` of the object is
-            called at its end, if it has that method: never during a call, in the thread of the last
-            call or another one, and at the latest when the server is freed.
-        :param instance_creation: ``sicShared``: one object for all calls; ``sicSingle``: a new one
-            for each; ``sicClientDriven``: one for each that a client has got;
-            ``sicPerSession``, ``sicPerUser``, ``sicPerGroup``: with authentication only;
-            ``sicPerThread``: one for each thread that executes calls, which is one for each
+            class, or any class with methods. Its annotations decide how values are read from JSON.
+            A parameter whose type is a protocol or an abstract class is a callback: an object of
+            the client that the service can call.
+        :param implementation: an object with these methods. If its class derives from the
+            interface, a type checker finds missing methods. They are called in the connection's
+            thread: one at a time for each connection, at the same time for different connections.
+            Unless the service is shared, pass the class or a function without parameters that
+            returns an object. If the object has a method ``free()``, it is called at its end: never
+            during a call, in any thread, and at the latest when the server is freed.
+        :param instance_creation: ``sicShared``: one object for all calls; ``sicSingle``: a new
+            object for each call; ``sicClientDriven``: one for each object that a client gets;
+            ``sicPerSession``, ``sicPerUser``, ``sicPerGroup``: only with authentication;
+            ``sicPerThread``: one for each thread that executes calls, which means one for each
             connection unless the server is event-driven.
-        :param contract: what native clients compare with theirs. ``'*'`` is accepted by all that
-            can ask for the list of services; None computes the native one from the annotations.
-        :param bypass_authentication: let it be called without a session. Mirrors
+        :param contract: the text that native clients compare with their own. ``'*'`` is accepted by
+            all that can request the list of services; None computes the native contract from the
+            annotations.
+        :param bypass_authentication: allow calls without a session. Mirrors
             ``ByPassAuthentication``.
 
-        What a method raises is the caller's :class:`ServiceError`. Raises ``TypeError`` for an
-        interface that cannot be called over the wire, or an implementation that lacks something of
-        it; ``ValueError`` when the interface is registered already. Mirrors ``ServiceDefine``.
+        An exception in a method becomes a :class:`ServiceError` in the caller. Raises ``TypeError``
+        for an interface that cannot be called remotely and for an incomplete implementation;
+        ``ValueError`` if the interface is already registered. Mirrors ``ServiceDefine``.
         """
         described = interface_of(interface)
         kind = ServiceInstanceImplementation(instance_creation)
@@ -223,43 +226,47 @@ class ServerServices(Services):
 
     @property
     def session(self) -> AuthSession | None:
-        """The session of the call that is being executed, in its thread; None without one."""
+        """The session of the call being executed, in its thread; None without a session."""
         return self._current.session
 
     @property
     def instance_id(self) -> int:
-        """The number of the object that is being called, in the thread of the call.
+        """The number of the object being called, in the thread of the call.
 
-        0 in services that are shared or single. Mirrors ``ServiceInstanceID``.
+        0 for shared and single services. Mirrors ``ServiceInstanceID``.
         """
         return self._current.instance_id
 
     @property
     def sessions(self) -> list[AuthSession]:
-        """The sessions of now. From any thread."""
+        """The current sessions. May be used from any thread."""
         return [] if self._sessions is None else list(self._sessions.all())
 
     def close_session(self, session: AuthSession) -> None:
-        """End *session* and free its objects. From any thread; its client's next call gets 403."""
+        """End *session* and free its objects; the client's next call gets 403.
+
+        May be called from any thread.
+        """
         if self._sessions is not None:
             self._sessions.end(session)
 
     def get(self, interface: Callable[..., _T], connection_id: int, *, notify: bool = True) -> _T:
-        """Return an object whose methods call *interface* on the client of *connection_id*. From
-        any thread, and so are its methods.
+        """Return an object whose methods call *interface* on the client of *connection_id*.
 
-        :param notify: send calls of methods that return None without waiting for them to be
-            executed: their errors are not seen here, only in the client's log. They may be called
-            in any thread, and so in a service that the same client has called. The other methods
-            wait for their answer, up to ``settings.callback_answer_timeout_ms``.
+        This method and the object's methods may be called from any thread.
 
-        Its methods raise :class:`ServiceError`, :class:`ServiceTimeoutError`,
-        :class:`ServiceConnectionError`; ``TypeError`` and ``ValueError`` for arguments that cannot
-        be sent; :class:`WebSocketsError` where waiting could never end: in the thread that reads
-        the answer. A client that has reconnected is another connection.
+        :param notify: do not wait for methods that return None: their errors appear only in the
+            client's log. They may be called in any thread, even in a service called by the same
+            client. All other methods wait for their answer, for up to
+            ``settings.callback_answer_timeout_ms``.
 
-        It is for clients that have registered the interface. What a client passes as a parameter
-        the method gets as such an object.
+        Its methods raise :class:`ServiceError`, :class:`ServiceTimeoutError` and
+        :class:`ServiceConnectionError`; ``TypeError`` and ``ValueError`` for invalid arguments; and
+        :class:`WebSocketsError` in the thread that reads the answer, where they would deadlock. A
+        client that has reconnected has another *connection_id*.
+
+        This is for clients that have registered the interface. A callback passed by a client is
+        already such an object.
         """
         IS_INT("connection_id", connection_id)
 
@@ -267,7 +274,7 @@ class ServerServices(Services):
             process = self._server.is_active_websocket(connection_id)
             if process is None:
                 raise ServiceConnectionError(
-                    f"there is no WebSocket connection #{connection_id}, or no longer",
+                    f"there is no WebSocket connection #{connection_id}",
                     HTTP_NOTFOUND,
                     maybe_executed=False,
                 )
@@ -277,31 +284,32 @@ class ServerServices(Services):
         return proxy
 
     def caller(self, interface: Callable[..., _T], *, notify: bool = True) -> _T:
-        """Return :meth:`get` for the client whose call is being executed. In the thread of that
-        call; the object may be kept.
+        """Return :meth:`get` for the client whose call is being executed, in its thread.
+
+        The object may be kept after the call.
         """
         return self.get(interface, self.context.connection_id, notify=notify)
 
     def release(self, callback: object) -> None:
-        """Tell a client that *callback*, which it has passed, is not needed any more.
+        """Notify a client that *callback*, which it passed, is no longer needed.
 
-        From any thread. The same happens when nobody refers to the object any more. Raises
-        ``TypeError`` for anything else.
+        May be called from any thread. The same happens when the object is no longer referenced.
+        Raises ``TypeError`` for any other object.
         """
         found = callback_of(callback)
         if found is None:
-            raise TypeError(f"{callback!r} is not an object that a client has passed")
+            raise TypeError(f"{callback!r} is not a callback passed by a client")
         self._callbacks.unreferenced(found)
 
-    # --------------------------------------------------------------------------- calls of clients
+    # --------------------------------------------------------------------------- calls by clients
 
     def on_request(self, ctxt: HttpServerRequest) -> int:
-        """Answer a call; give any other request to what was there before. It is installed by the
-        constructor.
+        """Answer a call; pass any other request to the previous callback.
 
-        A call's path is ``root/Interface.Method``. Over a WebSocket its case does not matter, and
-        the method's name may be that in Python. By plain HTTP it has to be in one of the two exact
-        spellings: what guards paths in front of a server sees the same names.
+        The constructor installs it. The path of a call is ``root/Interface.Method``. Over a
+        WebSocket its case does not matter, and the method's name may be the Python one. Over plain
+        HTTP it must be one of the two exact spellings, so that a guard for paths in front of the
+        server sees the same names.
         """
         path, query = parted(ctxt.url)
         over_websocket = self._server.is_active_websocket(ctxt.connection_id) is not None
@@ -320,9 +328,9 @@ class ServerServices(Services):
         if sessions is not None and session is None and not found.service.bypass_authentication:
             return _forbidden(ctxt)
         verb = ctxt.method.upper()
-        # a page of any site can make a browser send a GET
+        # any page can make a browser send a GET
         if verb != "POST" and not (verb == "GET" and over_websocket):
-            return answer_error(ctxt, HTTP_NOTALLOWED, "a service is called by POST")
+            return answer_error(ctxt, HTTP_NOTALLOWED, "services must be called with POST")
         kind = ctxt.in_content_type
         is_json = kind == JSON_TYPE or _is_json(kind, over_websocket)
         if not is_json and not (
@@ -330,8 +338,8 @@ class ServerServices(Services):
             and found.method.parameters.is_content
             and (over_websocket or _base_type(kind) not in _ANYBODYS_TYPES)
         ):
-            # on plain HTTP a browser lets any page send other types without asking
-            return answer_error(ctxt, HTTP_BADREQUEST, f"the arguments have to be {JSON_TYPE}")
+            # over plain HTTP a browser lets any page send other types without a preflight request
+            return answer_error(ctxt, HTTP_BADREQUEST, f"the arguments must be {JSON_TYPE}")
         if found.method is None:
             return self._pseudo(ctxt, found, path, session)
         return self._executed(
@@ -348,9 +356,7 @@ class ServerServices(Services):
         session: AuthSession | None,
         is_json: bool,
     ) -> int:
-        """Call the method with the arguments in *ctxt*; put its result there, and return the
-        status.
-        """
+        """Call the method with the arguments in *ctxt*, put its result there, return the status."""
         method, instances = found.method, found.service.instances
         assert method is not None
         arguments = self._arguments(ctxt, method, query, is_json)
@@ -381,14 +387,14 @@ class ServerServices(Services):
         try:
             found = instances.find(number, session)
         except TooManyInstances:
-            text = f"there are too many objects for {method.wire_name}"
+            text = f"too many objects for {method.wire_name}"
             raise CallRefused(HTTP_UNAVAILABLE, text) from None
         if found is not None:
             return found
         kind = instances.kind
-        why = "there is no such object, or no longer,"
+        why = "unknown or expired object"
         if kind is not sicClientDriven:
-            why = "an authenticated session is needed"
+            why = "an authenticated session is required"
         raise CallRefused(HTTP_FORBIDDEN, f"{why} for {method.wire_name} ({kind.name})")
 
     def _receive_callbacks(
@@ -399,7 +405,7 @@ class ServerServices(Services):
         service: object,
         session: AuthSession | None,
     ) -> None:
-        """Put proxies in the places of the numbers of callbacks."""
+        """Replace the numbers of callbacks with proxies."""
         for at, interface in method.parameters.callbacks.items():
             if at >= len(arguments) or type(arguments[at]) is not int:
                 continue
@@ -430,18 +436,18 @@ class ServerServices(Services):
         kwargs: dict[str, Any],
         notify: bool = True,
     ) -> Any:
-        """Call a method of a client; *path* is the number of its object, behind a slash."""
+        """Call a method of a client; *path* is a slash and the number of its object."""
         url = f"{self.root}/{method.wire_name}{path}"
         # native clients refuse callbacks whose content is not JSON
         request = self._request(url, method, args, kwargs, only_json=bool(path))
         return self._call(process, method, request, notify)[0]
 
-    # ---------------------------------------------------------------------------------- the names
+    # ------------------------------------------------------------------------------- pseudo-methods
 
     def _pseudo(
         self, ctxt: HttpServerRequest, found: Found, path: str, session: AuthSession | None
     ) -> int:
-        """Answer what native clients ask each service."""
+        """Answer the pseudo-methods with which native clients query a service."""
         service, instances = found.service, found.service.instances
         if found.pseudo == CONTRACT:
             return answer_content(ctxt, dump_json({"result": [service.contract]}))
@@ -457,7 +463,7 @@ class ServerServices(Services):
             if found.pseudo == FREE:
                 if instances.release(found.number, session):
                     return answer_content(ctxt)
-                text = f"there is no such object, or no longer ({instances.kind.name})"
+                text = f"unknown or expired object ({instances.kind.name})"
                 return answer_error(ctxt, HTTP_FORBIDDEN, text)
         return self._unknown(ctxt, path)
 
@@ -467,10 +473,10 @@ class ServerServices(Services):
         try:
             number = instances.create(session)
         except TooManyInstances:
-            raise CallRefused(HTTP_UNAVAILABLE, "there are too many objects") from None
+            raise CallRefused(HTTP_UNAVAILABLE, "too many objects") from None
         return answer_content(ctxt, b'{"result":%d}' % number)
 
-    # ------------------------------------------------------------------ what native clients ask for
+    # ------------------------------------------------------------ other requests of native clients
 
     def _other(
         self,
@@ -481,11 +487,11 @@ class ServerServices(Services):
         session: AuthSession | None,
         any_case: bool,
     ) -> int:
-        """Answer a request that is no call of a method."""
+        """Answer a request that is not a call of a method."""
         handler = self._others.handler(name, any_case)
         if handler is None:
             if session is None and self._sessions is not None and self._previous is None:
-                # who has no session does not learn what there is
+                # clients without a session do not learn which names exist
                 return _forbidden(ctxt)
             return self._unknown(ctxt, f"{root}/{name}")
         if session is None and self._others.needs_session(name):
@@ -493,14 +499,14 @@ class ServerServices(Services):
         return self._executed(ctxt, name, lambda: handler(ctxt, root, query, session))
 
     def _expiring(self) -> list[Expiring]:
-        """Return the tables of what expires."""
+        """Return the tables whose items expire."""
         tables: list[Expiring] = [service.instances for service in self._registered.all()]
         if self._sessions is not None:
             tables.append(self._sessions)
         return [*tables, self._callbacks]
 
     def _server_freed(self) -> None:
-        """Free all objects, because the server has no more connections."""
+        """Free all objects, because the server has no connections left."""
         self._expiry.stop()
         for service in self._registered.all():
             service.instances.free_all()
@@ -515,13 +521,13 @@ class ServerServices(Services):
             return
         try:
             callback(value)
-        # the session begins or ends all the same
+        # the session begins or ends in any case
         except Exception:  # noqa: BLE001
             _log.exception("%s failed for %r", name, value)
 
 
 def _forbidden(ctxt: HttpServerRequest) -> int:
-    return answer_error(ctxt, HTTP_FORBIDDEN, "there is no such session, or no longer")
+    return answer_error(ctxt, HTTP_FORBIDDEN, "unknown or expired session")
 
 
 def _base_type(kind: str) -> str:

@@ -1,6 +1,6 @@
 """Sessions of a server: who may have one, and which requests belong to it.
 
-Their number and their time are bounded. What a client proves or signs is compared in constant time.
+Their number and duration are limited. Proofs and signatures are compared in constant time.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from .users import AuthUser, RestServerAuthentication
 
 _log = get_logger("mormot_ws.services")
 
-#: seconds that a nonce is offered; it is accepted as long again
+#: seconds for which a nonce is offered; it is accepted for as long again
 _NONCE_SECONDS = 240
-#: characters that a client's nonce has at least and at most
+#: the minimum and maximum length of a client's nonce, in characters
 _LEAST_NONCE, _MOST_NONCE = 33, 200
-#: minutes of a session that clients are told: native ones count milliseconds, in 32 bits perhaps
+#: the maximum minutes sent to clients: native ones may count milliseconds in 32 bits
 _MOST_MINUTES = 30 * 24 * 60
-#: parameters of a request for a session
+#: the maximum number of parameters of a request for a session
 _MOST_FIELDS = 20
-#: seconds between two looks for sessions that have expired
+#: seconds between two searches for expired sessions
 _SWEEP_SECONDS = 5
 _NOBODY = hashed_password(secrets.token_hex(16))
 
@@ -46,17 +46,17 @@ _NOBODY = hashed_password(secrets.token_hex(16))
 class AuthSession(KnownAttributes):
     """The session of a user on this server. Mirrors ``TAuthSession``.
 
-    Its attributes are for reading.
+    Its attributes are read-only.
     """
 
     def __init__(self, number: int, user: AuthUser, remote_ip: str) -> None:
-        #: the number that the client knows; mirrors ``ID``
+        #: the number known to the client; mirrors ``ID``
         self.id = number
         self.user = user
-        #: the address that it began from
+        #: the address from which it began
         self.remote_ip = remote_ip
         self._key = 0
-        #: the random part of what begins the session; a cookie in HttpBasic
+        #: the random part of the session's initial key; a cookie in HttpBasic
         self._secret = secrets.token_hex(16)
         self._credentials = b""
         self._latest = 0
@@ -69,25 +69,26 @@ class AuthSession(KnownAttributes):
 
     @property
     def secret(self) -> str:
-        """What only its client knows: for the package."""
+        """The secret shared with its client. For the package."""
         return self._secret
 
     @property
     def credentials(self) -> bytes:
-        """A digest of what each request has to show in HttpBasic: for the package."""
+        """A digest of the credentials that each HttpBasic request must have. For the package."""
         return self._credentials
 
     def signs_with(self, key: int) -> None:
-        """Expect signatures made with *key*: for the package."""
+        """Expect signatures made with *key*. For the package."""
         self._key = key
 
     def shows(self, credentials: bytes) -> None:
-        """Expect these *credentials* in each request: for the package."""
+        """Expect these *credentials* in each request. For the package."""
         self._credentials = credentials
 
     def is_signed(self, url: str, moment: str, signature: str) -> bool:
-        """Tell whether its client has signed *url* at that *moment*, which is not too long before
-        its latest one: for the package.
+        """Return whether its client signed *url* at that *moment*. For the package.
+
+        A *moment* too long before the latest one is refused.
         """
         try:
             wanted = signature_of(url, moment, self._key)
@@ -99,16 +100,16 @@ class AuthSession(KnownAttributes):
         ticks = int(moment, 16)
         if ticks < self._latest - MOST_LATE:
             return False
-        # two threads may do this at once: what they lose is far less than what may be late
+        # two threads may do this at once; the error is far smaller than the allowed delay
         self._latest = max(self._latest, ticks)
         return True
 
     def idle_seconds(self) -> float:
-        """Return how long ago its last request was."""
+        """Return the time since its last request."""
         return time.monotonic() - self._used_at
 
     def is_used(self) -> None:
-        """Record a request: for the package."""
+        """Record a request. For the package."""
         self._used_at = time.monotonic()
 
     def __repr__(self) -> str:
@@ -116,12 +117,12 @@ class AuthSession(KnownAttributes):
 
 
 class Sessions:
-    """The sessions of one server.
+    """The sessions of a server.
 
     :param timeout: minutes without a request after which one ends.
     :param most: how many there are at most.
     :param ended: called with each one that has ended, without a lock.
-    :param begun: called when there is a new one, which will expire.
+    :param begun: called when there is a new session, which will expire.
     """
 
     def __init__(
@@ -150,18 +151,18 @@ class Sessions:
         return len(self._sessions)
 
     def all(self) -> Iterable[AuthSession]:
-        """Return the sessions of now."""
+        """Return the current sessions."""
         return list(self._sessions.values())
 
     @property
     def timeout_minutes(self) -> int:
-        """The time-out as clients are told."""
+        """The time-out sent to clients."""
         return max(1, int(min(self._seconds / 60, _MOST_MINUTES)))
 
-    # ------------------------------------------------------------------------ which one asks
+    # ----------------------------------------------------------------- the session of a request
 
     def session_of(self, ctxt: HttpServerRequest, root: str) -> AuthSession | None:
-        """Return the session that the request in *ctxt* belongs to; None: none, or no longer."""
+        """Return the session of the request in *ctxt*; None: none, or it has ended."""
         scheme = self._authentication.scheme
         if scheme == "basic":
             session = self._of_cookie(ctxt, root)
@@ -191,7 +192,7 @@ class Sessions:
                 session = self._cookies.get(value)
                 if session is None:
                     return None
-                # a browser adds its cookies to the requests of other sites, but not this header
+                # a browser adds cookies to requests from other sites, but not this header
                 given = _credentials_digest(ctxt.in_header("authorization"))
                 return session if hmac.compare_digest(given, session.credentials) else None
         return None
@@ -208,8 +209,10 @@ class Sessions:
     def begin(
         self, ctxt: HttpServerRequest, root: str, query: str
     ) -> tuple[AuthSession, str] | str | None:
-        """Handle a request for a session: return the new one and the result that the client gets,
-        or a nonce for the client's next request, or None when it gets no session.
+        """Handle a request for a session.
+
+        Return the new session and the result for the client, or a nonce for the client's next
+        request, or None if the client gets no session.
         """
         given = _fields(query)
         name = given.get("username", "")
@@ -259,13 +262,13 @@ class Sessions:
         return begun
 
     def cookie_of(self, session: AuthSession, root: str) -> str:
-        """Return the header line that tells a client its cookie; '' in other schemes."""
+        """Return the header line that sets a client's cookie; '' in other schemes."""
         if self._authentication.scheme != "basic":
             return ""
         return f"Set-Cookie: {root}={session.secret}; Path=/{root}; HttpOnly"
 
     def _new(self, user: AuthUser, ctxt: HttpServerRequest) -> tuple[AuthSession, str] | None:
-        """Return a new session with what its client is told; None: there are too many."""
+        """Return a new session with the result for its client; None: there are too many."""
         self.sweep()
         with self._safe:
             full = len(self._sessions) >= self._most
@@ -278,7 +281,7 @@ class Sessions:
             now = time.monotonic()
             if now >= self._told_full:
                 self._told_full = now + 60
-                text = "no session for %s from %s: there are %d already"
+                text = "no session for %s from %s: there are already %d"
                 _log.warning(text, escaped(user.logon_name), ctxt.remote_ip, self._most)
             return None
         self._begun()
@@ -293,7 +296,7 @@ class Sessions:
             self._ended(session)
 
     def sweep(self) -> None:
-        """End the sessions that have expired, every few seconds."""
+        """End expired sessions, every few seconds."""
         now = time.monotonic()
         if now < self._next_sweep:
             return
@@ -301,7 +304,7 @@ class Sessions:
         self.free_expired()
 
     def next_due(self) -> float | None:
-        """Return when the next session may have expired (monotonic clock); None: there is none."""
+        """Return when the next session may have expired (monotonic clock), or None."""
         idle = max((session.idle_seconds() for session in self.all()), default=None)
         return None if idle is None else time.monotonic() + self._seconds - idle
 
@@ -310,19 +313,19 @@ class Sessions:
         return any(session.idle_seconds() > self._seconds for session in self.all())
 
     def free_expired(self) -> None:
-        """End the sessions that have expired."""
+        """End the expired sessions."""
         for session in self.all():
             if session.idle_seconds() > self._seconds:
                 self.end(session)
 
     def _nonce(self, before: int) -> str:
-        """Return the nonce of now, or of so many periods *before*; the same for all clients."""
+        """Return the current nonce, or that of *before* periods ago; the same for all clients."""
         period = int(time.monotonic() / _NONCE_SECONDS) - before
         return hmac.new(self._nonce_key, str(period).encode(), hashlib.sha256).hexdigest()
 
 
 def closes(query: str, session: AuthSession) -> bool:
-    """Tell whether a request with that *query* is to end its own *session*."""
+    """Return whether a request with that *query* ends its own *session*."""
     given = _fields(query)
     return (
         given.get("session") == str(session.id)
@@ -331,7 +334,7 @@ def closes(query: str, session: AuthSession) -> bool:
 
 
 def _fields(query: str) -> dict[str, str]:
-    """Return the parameters of *query* by their names in lower case."""
+    """Return the parameters of *query* by lower-case name."""
     try:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:

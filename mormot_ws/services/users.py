@@ -1,4 +1,4 @@
-"""How a server's clients authenticate: the schemes of native servers, and the users they know."""
+"""How a server's clients authenticate: the schemes of native servers, and their users."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from .authentication import hashed_password
 
 @dataclass(frozen=True)
 class AuthUser:
-    """A user who may have sessions. Mirrors ``TAuthUser``."""
+    """A user who can have sessions. Mirrors ``TAuthUser``."""
 
-    #: the name, in its exact form; mirrors ``LogonName``
+    #: the exact login name; mirrors ``LogonName``
     logon_name: str
-    #: what is kept of the password, see :meth:`with_password`; mirrors ``PasswordHashHexa``
+    #: the hash of the password, see :meth:`with_password`; mirrors ``PasswordHashHexa``
     password_hash_hexa: str = field(default="", repr=False)
-    #: a name for people; mirrors ``DisplayName``
+    #: a display name; mirrors ``DisplayName``
     display_name: str = ""
     #: the number of the user's group, for ``sicPerGroup``; mirrors ``GroupRights``
     group_rights: int = 1
-    #: a number of the user, which clients are told; mirrors ``ID``
+    #: the number of the user, which is sent to clients; mirrors ``ID``
     id: int = 1
 
     @classmethod
@@ -35,23 +35,24 @@ class AuthUser:
         group_rights: int = 1,
         id: int = 1,
     ) -> AuthUser:
-        """Return a user with that password, of which the object keeps only a hash.
+        """Return a user with that password, of which only a hash is kept.
 
-        The hash is as good as the password: who has it can authenticate. Mirrors ``PasswordPlain``.
+        Protect the hash like the password: it is enough to authenticate. Mirrors
+        ``PasswordPlain``.
         """
         hashed = hashed_password(password_plain)
         return cls(logon_name, hashed, display_name, group_rights, id)
 
 
-#: gives the user of that name, or None
+#: returns the user with that name, or None
 FindUser = Callable[[str], "AuthUser | None"]
 
 
 class RestServerAuthentication(KnownAttributes):
-    """Base of the schemes; mirrors ``TRestServerAuthentication``.
+    """The base class of authentication schemes. Mirrors ``TRestServerAuthentication``.
 
     :param find_user: ``f(logon_name) -> AuthUser or None``, called in the threads of connections,
-        several at once. What it raises is answered with 500.
+        several at once. If it raises, the answer is 500.
     """
 
     #: the scheme's name
@@ -70,24 +71,24 @@ class RestServerAuthentication(KnownAttributes):
 class RestServerAuthenticationDefault(RestServerAuthentication):
     """The client proves that it knows the password, and signs the URL of each request.
 
-    Who listens learns no password, but can repeat requests, and guess at a weak password: use TLS.
-    Mirrors ``TRestServerAuthenticationDefault``.
+    An eavesdropper does not see the password, but can replay requests and guess a weak password:
+    use TLS. Mirrors ``TRestServerAuthenticationDefault``.
     """
 
     scheme = "default"
 
 
 class RestServerAuthenticationNone(RestServerAuthentication):
-    """The client says who it is, and nobody proves anything; its session is known by a number.
+    """The client sends its name without any proof; a number identifies its session.
 
-    Who listens can use the session too. Mirrors ``TRestServerAuthenticationNone``.
+    An eavesdropper can use the session too. Mirrors ``TRestServerAuthenticationNone``.
     """
 
     scheme = "none"
 
 
 class RestServerAuthenticationHttpBasic(RestServerAuthentication):
-    """The client sends its name and password with each request: never without TLS.
+    """The client sends its name and password with each request: never use it without TLS.
 
     Mirrors ``TRestServerAuthenticationHttpBasic``.
     """

@@ -1,7 +1,7 @@
-"""Values of services as JSON, and back: the possible arguments and results, and their form.
+"""Converts arguments and results of services to JSON and back.
 
-Pure: values in, JSON out, and the other way round. No socket, no thread, nothing about methods or
-connections belongs in here; what annotations make of the values is in ``readers.py``.
+Pure functions: values in, JSON out, and vice versa. This module uses no sockets or threads and
+knows nothing about methods or connections. The readers for annotations are in ``readers.py``.
 """
 
 from __future__ import annotations
@@ -25,23 +25,21 @@ from ..rest.json_structure import PIECE, depths, pieces
 from ..rest.loose_json import quoted_names
 from .json_parts import parse_by_parts
 
-#: what precedes base64 in a JSON string, by which mORMot tells binary data from text
+#: the prefix of base64 in a JSON string with which mORMot marks binary data
 BASE64_MAGIC = "\ufff0"
-#: JSON has no limit, but mORMot, orjson and many others have 64 bits
+#: JSON has no limit, but mORMot, orjson and many others use 64 bits
 LEAST_INT, MOST_INT = -(1 << 63), (1 << 64) - 1
-#: how deep values may be nested
+#: how deeply values may be nested
 MOST_DEPTH = 100
-#: how many values the JSON of a peer may have: freeing them is one call, and other threads wait
+#: the maximum number of values in a peer's JSON: freeing them blocks all other threads
 MOST_VALUES = 250_000
-#: JSON with more values is not given to a parser as a whole: that is one call too
+#: JSON with more values is not parsed in one call, which would block all other threads too
 _MANY_VALUES = 20_000
 
 
 @lru_cache(maxsize=1)
 def _orjson() -> Any:
-    """Return the module orjson, None when it is not installed (or not wanted, as the other
-    speedups).
-    """
+    """Return the module orjson; None if it is not installed, or speedups are disabled."""
     if os.environ.get("MORMOT_WS_NO_SPEEDUPS"):
         return None
     try:
@@ -51,15 +49,14 @@ def _orjson() -> Any:
 
 
 def dump_json(value: Any) -> bytes:
-    """Return *value*, anything that a service may carry, as JSON; raise
-    ``TypeError``/``ValueError`` for what it may not.
-    """
+    """Return *value* as JSON; raise ``TypeError``/``ValueError`` if services cannot carry it."""
     return _dumped(_to_plain(value, 0, False))
 
 
 def dump_native_json(value: Any) -> bytes:
-    """Return the same in the form that native services write: bytes as base64 without a mark, and
-    the beginning of Delphi's time as null.
+    """Return *value* as JSON in the form that native services write.
+
+    Bytes are base64 without a mark, and the zero time of Delphi is null.
     """
     return _dumped(_to_plain(value, 0, True))
 
@@ -72,19 +69,19 @@ def _dumped(plain: Any) -> bytes:
 
 
 def load_json(content: bytes) -> Any:
-    """Return the value in *content*: numbers are finite and have 64 bits, or are floats.
+    """Return the value in *content*. Numbers are finite, with 64 bits or as floats.
 
-    Raises ``ValueError`` when it is not JSON, is nested more than 100 levels deep, or has more than
-    250 000 values. Takes time in proportion to *content*, and lets other threads run.
+    Raises ``ValueError`` if it is not JSON, is nested more than 100 levels deep, or has more than
+    250 000 values. The time is proportional to *content*, and other threads can run.
     """
     orjson = _orjson()
     return _loaded(content, _loads if orjson is None else orjson.loads, _needs_parts(content))
 
 
 def load_native_json(content: bytes, exact: bool = False) -> Any:
-    """Return the same of JSON whose names may lack their quotes, as native services write it.
+    """Return the value in JSON of native services, in which names may lack quotes.
 
-    With *exact* numbers with a fraction are :class:`ExactFloat`.
+    If *exact*, numbers with a fraction are :class:`ExactFloat`.
     """
     orjson = _orjson()
     if exact:
@@ -95,7 +92,7 @@ def load_native_json(content: bytes, exact: bool = False) -> Any:
     try:
         return _loaded(content, loads, by_parts)
     except ValueError:
-        # rather than look for such names first: most JSON has none
+        # do not look for such names first: most JSON has none
         quoted = quoted_names(content)
         if quoted is None:
             raise
@@ -110,20 +107,20 @@ def _needs_parts(content: bytes) -> bool:
 def _loaded(content: bytes, loads: Callable[[bytes], Any], by_parts: bool) -> Any:
     try:
         return parse_by_parts(content, loads) if by_parts else loads(content)
-    # the caller is nearly there already
+    # the caller is already close to the recursion limit
     except RecursionError:
         raise ValueError("the JSON is nested too deeply") from None
 
 
 class ExactFloat(float):
-    """A float that knows the text of its number, of which a Decimal can be made."""
+    """A float that keeps the text of its number, from which a Decimal can be made."""
 
     __slots__ = ("text",)
     text: str
 
     @classmethod
     def parse(cls, text: str) -> ExactFloat:
-        """Return the number in *text*; raise ``ValueError`` when no float is large enough."""
+        """Return the number in *text*; raise ``ValueError`` if it is too large for a float."""
         number = cls(text)
         if not math.isfinite(number):
             raise ValueError("a number is too large for a float")
@@ -136,21 +133,22 @@ def _loads_exactly(content: bytes) -> Any:
 
 
 def _loads(content: bytes) -> Any:
-    """Return what the standard library makes of *content*, as orjson would."""
+    """Return *content* parsed by the standard library, with the results of orjson."""
     return _without_halves(_decoder().decode(content.decode("utf-8")), content)
 
 
 def _without_halves(value: Any, content: bytes) -> Any:
-    """Return *value*, which was read from *content*; raise ``ValueError`` if it has half a
-    character in it.
+    """Return *value*, which was read from *content*.
+
+    Raises ``ValueError`` if it contains a lone surrogate.
     """
     halves = b"\\ud" in content or b"\\uD" in content
     if halves and any(match[1] for match in _ESCAPE.finditer(content)):
-        raise ValueError("the JSON has half a character (a lone surrogate)")
+        raise ValueError("the JSON contains a lone surrogate")
     return value
 
 
-#: an escape sequence, with a group when it is half of a surrogate pair without the other half
+#: an escape sequence; the group matches a lone surrogate
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u([dD][89a-fA-F])|.)",
     re.DOTALL,
@@ -158,8 +156,9 @@ _ESCAPE = re.compile(
 
 
 def _is_large(content: bytes) -> bool:
-    """Tell whether *content* takes a parser in C too long; raise ``ValueError`` when it is nested
-    too deeply or has too many values.
+    """Return whether *content* takes a parser in C too long.
+
+    Raises ``ValueError`` if it is nested too deeply or has too many values.
     """
     depth = commas = brackets = 0
     for piece in pieces(content):
@@ -176,7 +175,7 @@ def _is_large(content: bytes) -> bool:
 
 
 def _parse_int(text: str) -> int | float:
-    """Return an integer, or a float where 64 bits do not suffice, as orjson does."""
+    """Return an integer, or a float if 64 bits are not enough, like orjson."""
     if len(text) <= 20:
         number = int(text)
         if LEAST_INT <= number <= MOST_INT:
@@ -211,7 +210,7 @@ def _exact_decoder() -> json.JSONDecoder:
 
 
 def _to_plain(value: Any, depth: int, native: bool) -> Any:
-    """Return *value* in the types of JSON."""
+    """Return *value* converted to JSON types."""
     if value is None or isinstance(value, bool) or type(value) is str:
         return value
     if depth > MOST_DEPTH:
@@ -222,11 +221,11 @@ def _to_plain(value: Any, depth: int, native: bool) -> Any:
         return _to_plain(value.value, depth + 1, native)
     if isinstance(value, int):
         if not LEAST_INT <= value <= MOST_INT:
-            raise ValueError("an integer has to fit into 64 bits; send a longer one as str")
+            raise ValueError("an integer must fit into 64 bits; send a longer one as str")
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            raise ValueError(f"{value} cannot be written in JSON: send None or a str in its place")
+            raise ValueError(f"{value} cannot be written in JSON: send None or a str instead")
         return float(value)
     if isinstance(value, str):
         return str(value)
@@ -244,7 +243,7 @@ def _to_plain(value: Any, depth: int, native: bool) -> Any:
         }
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise TypeError("the keys of a dict have to be str, as JSON has no others")
+            raise TypeError("the keys of a dict must be str, because JSON has no others")
         return {str(key): _to_plain(item, depth + 1, native) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_to_plain(item, depth + 1, native) for item in value]
@@ -256,24 +255,25 @@ def _to_plain(value: Any, depth: int, native: bool) -> Any:
 
 
 def _number_of(value: Decimal) -> float | int | str:
-    """Return *value* as a number, or as text where a number would be another one: native ends read
-    both.
+    """Return *value* as a number, or as text if the number would lose digits.
+
+    Native code reads both.
     """
     if not value.is_finite():
-        raise ValueError(f"{value} cannot be written in JSON: send None or a str in its place")
+        raise ValueError(f"{value} cannot be written in JSON: send None or a str instead")
     if value.adjusted() < 19 and value == (whole := int(value)) and abs(whole) <= -LEAST_INT - 1:
         return whole
     number = float(value)
-    # what a float reads as is its shortest text
+    # the repr of a float is its shortest text
     return number if math.isfinite(number) and Decimal(repr(number)) == value else str(value)
 
 
-#: 0 in Delphi: its times are numbers of days
+#: 0 in Delphi, whose times are numbers of days
 ZERO_TIME = datetime(1899, 12, 30)
 
 
 def _native_time(value: date) -> str | None:
-    """Return *value* as native ends read it: milliseconds are three digits, no time is null."""
+    """Return *value* as native code reads it: three digits of milliseconds; no time is null."""
     if not isinstance(value, datetime):
         return value.isoformat() if value != ZERO_TIME.date() else None
     if value.tzinfo is None and value.date() == ZERO_TIME.date():
@@ -285,15 +285,13 @@ def _in_milliseconds(value: datetime) -> str:
     return value.isoformat(timespec="milliseconds" if value.microsecond else "seconds")
 
 
-#: the metadata of a dataclass's field that has its name in JSON
+#: the key of a field's metadata with its name in JSON
 WIRE_NAME = "wire_name"
 
 
 @lru_cache(maxsize=1024)
 def written_fields(kind: type[Any]) -> tuple[tuple[str, str, bool], ...]:
-    """Return (attribute, name in JSON, whether it can only be bytes) for each field of the
-    dataclass *kind*.
-    """
+    """Return (attribute, name in JSON, whether it can only be bytes) for the fields of *kind*."""
     return tuple(
         (
             field.name,
@@ -305,6 +303,6 @@ def written_fields(kind: type[Any]) -> tuple[tuple[str, str, bool], ...]:
 
 
 WHAT_MAY_TRAVEL = (
-    "what may be sent: None, bool, int, float, str, bytes, date, datetime, UUID, Decimal, Enum, "
+    "supported types: None, bool, int, float, str, bytes, date, datetime, UUID, Decimal, Enum, "
     "dataclasses, TypedDict, and list, tuple, Sequence, set, frozenset, dict, Mapping of these"
 )

@@ -1,14 +1,15 @@
 /**
- * Topics of a mormot_ws server, for browsers: what was missed comes after the reconnection, and
- * what is published arrives once. docs/reference/topics-js.md describes this module, and
- * docs/reference/topics-protocol.md its messages. One file, without a build step.
+ * Topics of a mormot_ws server, for browsers: missed publications arrive after a reconnection, and
+ * each publication arrives once. docs/reference/topics-js.md describes this module,
+ * docs/reference/topics-protocol.md its messages. It is a single file without a build step.
  *
  * @typedef {Error & { code: string }} TopicsError code: of the server, "full", "offline", "closed"
- * @typedef {{ epoch: string, offset: number }} Position how far a topic was read
+ * @typedef {{ epoch: string, offset: number }} Position how far a topic has been read
  * @typedef {Position & { topic: string, data: any }} Publication
  * @typedef {Position & { repeated: boolean }} Published
  * @typedef {Position & { topic: string, recovered: boolean, missed: number, reason: string }}
- *     Recovery recovered false: some before this position are lost; reason: "epoch" or "trimmed"
+ *     Recovery recovered false: publications before this position are lost; reason: "epoch" or
+ *     "trimmed"
  * @typedef {{ topic: string, position: Position | null, unsubscribe: () => boolean }} Subscription
  * @typedef {{ onPublication: (publication: Publication) => void,
  *     onRecovered?: (recovery: Recovery) => void, onRefused?: (error: TopicsError) => void }} Calls
@@ -18,19 +19,20 @@
  *     [string, number] }, unacknowledged: [number, string, string][] }} State
  */
 
-const FINAL = new Set([1003, 1007, 1009, 4001, 4002]); // another attempt would end alike
+const FINAL = new Set([1003, 1007, 1009, 4001, 4002]); // another attempt would end the same way
 const HELLO_TIMEOUT = 10_000; // milliseconds
-const STABLE_AFTER = 5_000; // milliseconds online, after which the waits begin with the shortest
+const STABLE_AFTER = 5_000; // milliseconds online, after which the waits start from the shortest
 
-/** What belongs to one connection. */
+/** The state of one connection. */
 const newLink = () => ({ socket: /** @type {WebSocket | null} */ (null),
   silent: 0, sent: 0, held: false, // heartbeats; publications; the server wants them again later
-  asked: /** @type {Map<string, number>} */ (new Map()), // how many `sub` have no answer
-  questions: /** @type {PromiseWithResolvers<any>[]} */ ([]) }); // `members` without an answer
+  asked: /** @type {Map<string, number>} */ (new Map()), // how many `sub` are unanswered
+  questions: /** @type {PromiseWithResolvers<any>[]} */ ([]) }); // unanswered `members`
 
-/** A client: it connects at once, and after each loss, until close() or the event "ended". Events,
- *  and their detail: "online" {member}, "offline" {code, reason}, "waiting" {ms, code, reason} for
- *  each further attempt, "answered" {topic, json, error} by publication, "ended" {code, reason}. */
+/** A client. It connects at once, and again after each loss, until close() or the event "ended".
+ *  Events with their detail: "online" {member}, "offline" {code, reason}, "waiting" {ms, code,
+ *  reason} before each further attempt, "answered" {topic, json, error} for each publication,
+ *  "ended" {code, reason}. */
 export class Topics extends EventTarget {
   #url; #options; #bound; #session; #sequence; #positions; // of topics that are not subscribed
   #phase = "waiting"; // then "connecting", "online"; in the end "ended"
@@ -42,46 +44,46 @@ export class Topics extends EventTarget {
 
   /** Connect.
    * @param {string | URL | (() => string | URL | Promise<string | URL>)} url relative to the page;
-   *     a function is asked before each attempt
+   *     a function is called before each attempt
    * @param {{ protocol?: string, state?: State | null, baseMs?: number, capMs?: number,
    *     maxUnacknowledged?: number, maxUnacknowledgedBytes?: number, heartbeatMs?: number }}
-   *     [options] baseMs and capMs: the first and the highest bound of the random waits */
+   *     [options] baseMs and capMs: the first and the highest limit of the random waits */
   constructor(url, { state, ...options } = {}) {
     super();
     this.#options = { protocol: "topics", baseMs: 100, capMs: 10_000 + Math.random() * 5_000,
       maxUnacknowledged: 1_000, maxUnacknowledgedBytes: 1 << 24, heartbeatMs: 20_000, ...options };
     const wrong = Object.entries(this.#options).find(
       ([name, value]) => name !== "protocol" && !(Number(value) > 0));
-    if (wrong) throw new RangeError(`${wrong[0]} is a number above 0, not ${wrong[1]}`);
-    if (typeof url !== "function") address(url); // throws what would fail at each attempt
-    if (state && state.version !== 1) throw new TypeError("this is not what state() has returned");
+    if (wrong) throw new RangeError(`${wrong[0]} must be a number above 0, not ${wrong[1]}`);
+    if (typeof url !== "function") address(url); // throws if each attempt would fail
+    if (state && state.version !== 1) throw new TypeError("state must be a value of state()");
     this.#url = url;
     this.#bound = this.#options.baseMs;
     this.#session = state?.session ?? crypto.getRandomValues(new Uint32Array(5)).join("-");
     this.#sequence = state?.sequence ?? 0;
     this.#positions = new Map(Object.entries(state?.positions ?? {})
       .map(([topic, [epoch, offset]]) => [topic, { epoch, offset }]));
-    // the event "answered" tells what becomes of them
+    // the event "answered" reports their results
     for (const each of state?.unacknowledged ?? []) this.#keep(...each).catch(() => {});
     globalThis.addEventListener?.("online", this.#wake, this.#life);
     globalThis.document?.addEventListener("visibilitychange", this.#wake, this.#life);
     this.#connect();
   }
 
-  /** Whether there is a connection on which the server has said hello. */
+  /** Whether there is a connection on which the server has answered hello. */
   get online() { return this.#phase === "online"; }
-  /** How many publications have no answer yet. */
+  /** The number of unanswered publications. */
   get unacknowledged() { return this.#kept.length; }
 
-  /** Subscribe: *onPublication* gets each publication from now on, once and in order.
+  /** Subscribe: *onPublication* gets each new publication, once and in order.
    * @param {string} topic @param {Calls["onPublication"]} onPublication
-   * @param {Partial<Calls> & { since?: Position | null }} [options] since: from behind there on, by
-   *     default what the restored state has. onRecovered: called when it begins, goes on, or has
-   *     lost something. onRefused: called when the server refuses or ends it
+   * @param {Partial<Calls> & { since?: Position | null }} [options] since: start after this
+   *     position, by default that of the restored state. onRecovered: called when the subscription
+   *     starts, continues or loses publications. onRefused: called if the server refuses or ends it
    * @returns {Subscription} */
   subscribe(topic, onPublication, { since = this.#positions.get(topic), ...calls } = {}) {
-    if (!isTopic(topic)) throw new TypeError("a topic is a string, not empty");
-    if (this.#subscriptions.has(topic)) throw new Error(`${topic} is subscribed already`);
+    if (!isTopic(topic)) throw new TypeError("a topic must be a non-empty string");
+    if (this.#subscriptions.has(topic)) throw new Error(`already subscribed to ${topic}`);
     const unsubscribe = () => {
       if (this.#subscriptions.get(topic) !== subscription) return false;
       this.#send({ type: "unsub", topic });
@@ -94,14 +96,14 @@ export class Topics extends EventTarget {
     return subscription;
   }
 
-  /** Publish a JSON value, now or when there is a connection. The promise is fulfilled when it was
-   *  published, and rejected with a TopicsError when it never will be.
+  /** Publish a JSON value, now or as soon as there is a connection. The promise is fulfilled when
+   *  it has been published, and rejected with a TopicsError if it cannot be published.
    *  @param {string} topic @param {any} data @returns {Promise<Published>} */
   publish(topic, data) {
-    if (!isTopic(topic)) throw new TypeError("a topic is a string, not empty");
+    if (!isTopic(topic)) throw new TypeError("a topic must be a non-empty string");
     const { maxUnacknowledged: most, maxUnacknowledgedBytes: mostBytes } = this.#options;
     const json = JSON.stringify(data);
-    if (json === undefined) throw new TypeError("data is a value that JSON can say");
+    if (json === undefined) throw new TypeError("data must be a JSON value");
     if (this.#phase === "ended") return Promise.reject(failure("closed"));
     const isFull = this.#kept.length >= most || this.#bytes + sizeOf(json) > mostBytes;
     if (this.#kept.length && isFull) return Promise.reject(failure("full"));
@@ -118,7 +120,7 @@ export class Topics extends EventTarget {
     return question.promise;
   }
 
-  /** Return what another Topics needs to go on as this one. Two never share it. @returns {State} */
+  /** Return what another Topics needs to continue. Use it in only one place. @returns {State} */
   state() {
     const read = [...this.#subscriptions.values()].flatMap(
       ({ topic, position }) => position ? [/** @type {const} */ ([topic, position])] : []);
@@ -128,12 +130,12 @@ export class Topics extends EventTarget {
       unacknowledged: this.#kept.map(({ seq, topic, json }) => [seq, topic, json]) };
   }
 
-  /** Do not wait any longer before the next attempt. */
+  /** Make the next attempt to connect now. */
   reconnect() { if (this.#phase === "waiting") this.#connect(); }
-  /** End for good. The publications without an answer are rejected with "closed". */
+  /** End for good. Unanswered publications are rejected with "closed". */
   close() { if (this.#phase !== "ended") this.#end(1000, "closed"); }
 
-  /** Return *f* as a callback that does nothing when there is another connection then. */
+  /** Return *f* as a callback that does nothing if the connection has been replaced. */
   #ours = (/** @type {(it: any) => void} */ f, link = this.#link) =>
     (/** @type {any} */ it) => { if (link === this.#link) f(it); };
 
@@ -207,7 +209,7 @@ export class Topics extends EventTarget {
     return answer.promise;
   }
 
-  /** Send as many publications as may be on the way. */
+  /** Send as many publications as may be in flight. */
   #pump(link = this.#link) {
     const most = this.#limits.window || Infinity, payload = this.#limits.payload || Infinity;
     while (this.online && !link.held && link.sent < Math.min(most, this.#kept.length)) {
@@ -235,13 +237,13 @@ export class Topics extends EventTarget {
   #receive(/** @type {string} */ text) {
     let message;
     try { message = JSON.parse(text); } catch { /* it has no type, then */ }
-    if (typeof message?.type !== "string") return this.#lost(1006, "this is no server of topics");
+    if (typeof message?.type !== "string") return this.#lost(1006, "not a server of topics");
     const { type, on, topic, epoch, offset, retry, data, missed = 0, reason = "" } = message;
     const link = this.#link, { asked, questions } = link, error = failure(message.code, reason);
     link.silent = 0;
     const isAnswer = type === "sub" || (type === "error" && on === "sub");
     if (isAnswer) asked.set(topic, (asked.get(topic) ?? 1) - 1);
-    // up to the answer to the last `sub`, what comes is of a subscription before it
+    // before the answer to the last `sub`, messages belong to an earlier subscription
     const ours = asked.get(topic) ? undefined : this.#subscriptions.get(topic);
     if (type === "hello") {
       this.#phase = "online";

@@ -1,8 +1,8 @@
 """mormot_ws.testing: tools for the tests of your own application.
 
-They are a server that stops and comes back, and a network that misbehaves.
+They are servers that stop and restart, and a network that misbehaves.
 
-With pytest they are fixtures, which pytest finds once the package is installed:
+For pytest they are available as fixtures as soon as the package is installed:
 ``mormot_ws_echo_server``, ``mormot_ws_echo_process`` and ``mormot_ws_proxy`` (module
 ``pytest_mormot_ws``). The classes below work without pytest.
 """

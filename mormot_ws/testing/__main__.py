@@ -1,6 +1,6 @@
 """``python -m mormot_ws.testing``: the fault proxy as a program.
 
-For tests in another language, and for trying things by hand.
+For tests in other languages and for manual experiments.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from .faultproxy import FaultProxy, obey
 
 
 def main() -> None:
-    """Parse the arguments, then obey lines of standard input until ``stop`` or its end."""
+    """Parse the arguments, then execute lines of standard input until ``stop`` or its end."""
     parser = argparse.ArgumentParser(
         prog="python -m mormot_ws.testing",
         description=(
-            "A TCP proxy that produces the faults of real networks. It takes commands as lines on"
-            " its standard input and answers each with a line: cut, close, blackhole, restore,"
+            "A TCP proxy that produces the faults of real networks. It reads commands from standard"
+            " input and answers each with a line: cut, close, blackhole, restore,"
             " delay MS, throttle BYTES_PER_SECOND, truncate BYTES, refuse, stall, accept, heal,"
-            " status, stop; most take a direction, up or down, behind that."
+            " status, stop. Most accept a direction, up or down, as the last argument."
         ),
     )
     parser.add_argument("--target", required=True, metavar="HOST:PORT", help="where to forward to")
@@ -33,7 +33,7 @@ def main() -> None:
     arguments = parser.parse_args()
     host, _, port = arguments.target.rpartition(":")
     if not port.isdigit():
-        parser.error(f"--target is HOST:PORT, not {arguments.target!r}")
+        parser.error(f"--target must be HOST:PORT, not {arguments.target!r}")
     with (
         FaultProxy(
             host or "127.0.0.1", int(port), host=arguments.host, port=arguments.port

@@ -19,8 +19,8 @@ from .echoserver import EchoServer, hold_port
 
 #: seconds that an OS process may take to start, and to end, on a busy machine
 _PATIENCE = 30.0
-#: a new interpreter may not find the package by itself; last in its path, the package's folder does
-#: not hide anything else
+#: a new interpreter may not find the package by itself; at the end of its path, the package's
+#: folder does not hide anything else
 _SOURCE = (
     "import sys; sys.path.append(sys.argv[1]); from mormot_ws.testing.echoprocess import serve;"
     " serve(*sys.argv[2:])"
@@ -36,15 +36,15 @@ def serve(host: str, port: str) -> None:
 
 
 class EchoServerProcess(KnownAttributes, FreedByWith):
-    """An echo server in an OS process of its own, on a port that it keeps between restarts.
+    """An echo server in an OS process of its own. It keeps its port between restarts.
 
     :param host: an IPv4 address to listen on.
     :param port: the port; 0: any free one (see :attr:`port`).
 
     It echoes every message, on any URI, with any sub-protocol that a client asks for. It listens
-    when the constructor returns. The constructor raises ``OSError`` when the port is taken, and
-    ``RuntimeError`` when the OS process does not start. As a context manager it calls :meth:`free`.
-    The OS process ends when ours does, in whatever way, unless it is frozen at that time. Any
+    when the constructor returns. The constructor raises ``OSError`` if the port is taken, and
+    ``RuntimeError`` if the OS process does not start. As a context manager it calls :meth:`free`.
+    The OS process ends together with ours, however that ends, unless it is frozen at that time. Any
     thread may call the methods, but only one at a time.
     """
 
@@ -66,15 +66,15 @@ class EchoServerProcess(KnownAttributes, FreedByWith):
             raise
 
     def die_in_child(self) -> None:
-        """Leave the OS process to our parent, in a forked child."""
+        """In a forked child: leave the OS process to our parent."""
         process, self._process = self._process, None
         if process is not None:
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
-                    # the process has already gone
+                    # the process is already gone
                     with contextlib.suppress(OSError):
                         pipe.close()
-            # otherwise its finalizer warns that it still runs
+            # otherwise its finaliser warns that it is still running
             process.returncode = 0
 
     @property
@@ -94,10 +94,10 @@ class EchoServerProcess(KnownAttributes, FreedByWith):
         return process.pid if process is not None and process.poll() is None else 0
 
     def start(self) -> None:
-        """Start an OS process that listens on the same port; do nothing while there is one."""
+        """Start an OS process that listens on the same port. Does nothing while there is one."""
         if self.running:
             return
-        self.kill()  # clean up after one that has ended by itself
+        self.kill()  # clean up after a process that ended by itself
         process = subprocess.Popen(
             [sys.executable, "-c", _SOURCE, _ROOT, self.host, str(self.port)],
             stdin=subprocess.PIPE,
@@ -125,7 +125,7 @@ class EchoServerProcess(KnownAttributes, FreedByWith):
         if line.strip() != "ready":
             self.kill()
             raise RuntimeError(
-                f"the echo process does not start on port {self.port} (see its messages on"
+                f"the echo process did not start on port {self.port} (see its messages on"
                 " standard error)"
             )
         reader.join(_PATIENCE)
@@ -182,7 +182,7 @@ class EchoServerProcess(KnownAttributes, FreedByWith):
         if sys.platform != "win32":
             os.kill(self.pid, signal.SIGSTOP if suspended else signal.SIGCONT)
             return
-        # Windows has no signals for that, but its kernel can do it
+        # Windows has no signals for this, but its kernel can do it
         import ctypes
 
         name = "NtSuspendProcess" if suspended else "NtResumeProcess"
@@ -190,10 +190,10 @@ class EchoServerProcess(KnownAttributes, FreedByWith):
         assert process is not None
         status = getattr(ctypes.WinDLL("ntdll"), name)(ctypes.c_void_p(int(process._handle)))
         if status:
-            raise OSError(f"{name} has failed: {status & 0xFFFFFFFF:#x}")
+            raise OSError(f"{name} failed: {status & 0xFFFFFFFF:#x}")
 
     def free(self) -> None:
-        """Stop the OS process, and release the port. Safe to call twice."""
+        """Stop the OS process and release the port. Safe to call twice."""
         self.stop()
         if self._holder is not None:
             self._holder.close()

@@ -1,6 +1,6 @@
 """EchoServer: a WebSocket server for tests, which can stop, die and restart on the same port.
 
-It runs in this OS process; ``echoprocess.py`` has one that runs in its own.
+It runs in this OS process; the server of ``echoprocess.py`` runs in its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def hold_port(host: str, port: int = 0) -> tuple[int, socket.socket | None]:
     """Return a free *port* (0: any) and a socket that reserves it until it is closed.
 
     Only Linux lets a server listen on a port that is reserved in this way. On other systems the
-    socket is None. Raises ``OSError`` when the port is taken.
+    socket is None. Raises ``OSError`` if the port is taken.
     """
     holder = socket.socket()
     try:
@@ -63,7 +63,7 @@ class _Server(WebSocketServer):
         super().__init__(port, process_name="echo server", settings=settings)
 
     def _offered_protocols(self) -> WebSocketProtocolList:
-        # before the first connection: a fast client must not find none
+        # before the first connection, so that a fast client finds them
         return self._offered
 
     def _register(self, process: WebSocketProcessServer) -> None:
@@ -88,7 +88,7 @@ class _Server(WebSocketServer):
 
 
 class EchoServer(KnownAttributes, FreedByWith):
-    """A WebSocket server for tests, on a port that it keeps while it is stopped.
+    """A WebSocket server for tests. It keeps its port while it is stopped.
 
     :param protocols: the protocols to offer. If none are given, the server echoes every message, on
         any URI, with any sub-protocol that a client asks for, and keeps it in :attr:`messages`.
@@ -133,7 +133,7 @@ class EchoServer(KnownAttributes, FreedByWith):
             for protocol in protocols:
                 if not self._protocols.add(protocol):
                     raise ValueError(
-                        f"the protocol {protocol.name!r} is given twice for {protocol.uri!r}"
+                        f"the protocol {protocol.name!r} was passed twice for {protocol.uri!r}"
                     )
         else:
             self._protocols = AnyNameList(WebSocketProtocolChat("echo", "", self._echo))
@@ -169,12 +169,12 @@ class EchoServer(KnownAttributes, FreedByWith):
 
     @property
     def messages(self) -> list[WebSocketFrame]:
-        """All messages echoed so far, in the order of their arrival."""
+        """All messages echoed so far, in order of arrival."""
         with self._changed:
             return list(self._messages)
 
     def start(self) -> None:
-        """Listen again on the same port; do nothing while the server runs."""
+        """Listen again on the same port. Does nothing while the server is running."""
         if self.server is None:
             self.server = _Server(
                 f"{self.host}:{self.port}", self._protocols, self.settings, self._notify
@@ -244,7 +244,7 @@ class EchoServer(KnownAttributes, FreedByWith):
         return self.messages[:count]
 
     def free(self) -> None:
-        """Stop the server, and release the port. Safe to call twice."""
+        """Stop the server and release the port. Safe to call twice."""
         self.stop()
         if self._holder is not None:
             self._holder.close()

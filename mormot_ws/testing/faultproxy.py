@@ -1,7 +1,7 @@
 """FaultProxy: a TCP proxy that produces the faults of real networks on command.
 
-This module has its methods, which any thread may call, and the text commands of
-``python -m mormot_ws.testing``. What the proxy does to its sockets is in ``relay.py``.
+This module contains its methods, which any thread may call, and the text commands of
+``python -m mormot_ws.testing``. The work on the sockets is done in ``relay.py``.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from .relay import Direction, Ending, Relay
 
 _log = get_logger("mormot_ws.testing")
 
-#: seconds that a command may take, and that the thread may take to end
+#: the time-out for a command and for the end of the thread, in seconds
 _PATIENCE = 10.0
 
 
 class _Command:
-    """A job for the proxy's thread; tells the caller when it is done and what it raised."""
+    """A job for the proxy's thread; reports to the caller when it is done and what it raised."""
 
     def __init__(self, action: Callable[[], object]) -> None:
         self.action = action
@@ -63,19 +63,19 @@ class FaultProxy(KnownAttributes, FreedByWith):
     :param host: the address to listen on.
     :param port: the port to listen on; 0: any free one (see :attr:`port`).
     :param buffer_bytes: the size of the kernel's buffers for every socket; 0: the system's default.
-        Small buffers make back-pressure felt soon.
+        With small buffers, back-pressure builds up quickly.
 
     A *link* is an accepted connection together with the one opened to the target for it. ``"up"``
     is the direction from client to target, ``"down"`` is the opposite; a *direction* of None means
-    both. A method has done its work when it returns. It applies to all current links; lasting
-    faults (blackhole, delay, throttle, refuse, stall) apply to later links too. Any thread may call
-    any method, and none takes long. The methods of a freed proxy do nothing.
+    both. A method takes effect before it returns, for all current links; lasting faults (blackhole,
+    delay, throttle, refuse, stall) apply to later links too. The methods are quick and may be
+    called from any thread. After :meth:`free` they do nothing.
 
     A link whose target refuses is reset. To keep a link open with no server behind it, call
     :meth:`blackhole`, then kill the server.
 
-    The proxy listens when the constructor returns. The constructor raises ``OSError`` when it
-    cannot. As a context manager it calls :meth:`free`.
+    The proxy listens when the constructor returns. The constructor raises ``OSError`` if it
+    cannot listen. As a context manager it calls :meth:`free`.
     """
 
     _CHECKS: ClassVar[dict[str, Check]] = {
@@ -97,14 +97,14 @@ class FaultProxy(KnownAttributes, FreedByWith):
             _is_target("a place", place)
         self.host = host
         self._relay = Relay((target_host, target_port), host, port, buffer_bytes)
-        #: the port that it listens on
+        #: the port on which it listens
         self.port: int = self._relay.port
         #: guards the fields below; the thread runs the commands; last in the lock order
         self._safe = threading.Lock()
         self._commands: deque[_Command] = deque()
         self._ended = False
         self._error: Exception | None = None
-        # a daemon thread, which does not keep a failed test run from ending
+        # a daemon thread, so that it does not keep a failed test run from ending
         self._thread = threading.Thread(
             target=self._run, name=f"fault proxy :{self.port}", daemon=True
         )
@@ -112,7 +112,7 @@ class FaultProxy(KnownAttributes, FreedByWith):
         dies_in_child(self)
 
     def die_in_child(self) -> None:
-        """Make all commands do nothing, in a forked child."""
+        """In a forked child: make all commands do nothing."""
         self._safe = threading.Lock()
         self._commands.clear()
         self._ended = True
@@ -146,7 +146,7 @@ class FaultProxy(KnownAttributes, FreedByWith):
         """Bytes forwarded since the start: ``{"up": …, "down": …}``."""
         return {name: gate.carried for name, gate in self._relay.gates.items()}
 
-    # -------------------------------------------------------------------------------- at one moment
+    # --------------------------------------------------------------------------- momentary faults
 
     def cut(self, links: int | None = None) -> None:
         """Send RST to both ends of all links, or of *links* random ones.
@@ -159,17 +159,17 @@ class FaultProxy(KnownAttributes, FreedByWith):
     def close(self, links: int | None = None) -> None:
         """Send FIN to both ends of all links, or of *links* random ones.
 
-        Nothing more is forwarded, and what the ends still send is discarded.
+        Nothing more is forwarded, and data that still arrives is discarded.
         """
         _check_links(links)
         self._do(lambda: self._relay.each(self._relay.finish, links))
 
-    # ----------------------------------------------------------------------------------- what lasts
+    # ------------------------------------------------------------------------------- lasting faults
 
     def blackhole(self, direction: Direction | None = None) -> None:
         """Stop forwarding silently: every link stays open.
 
-        Bytes, FIN and RST are held back. New connections are accepted, and reach the target when
+        Bytes, FIN and RST are held back. New connections are accepted and reach the target when
         ``"up"`` is restored.
         """
         self._set(direction, "open", False)
@@ -188,15 +188,15 @@ class FaultProxy(KnownAttributes, FreedByWith):
     def throttle(self, bytes_per_second: float, direction: Direction | None = None) -> None:
         """Limit each link to *bytes_per_second*; 0 ends the limit.
 
-        The sender meets back-pressure.
+        The sender experiences back-pressure.
         """
         self._set(direction, "rate", float(_at_least_0("bytes_per_second", bytes_per_second)))
 
     def truncate(self, size: int | None, direction: Direction = "up", then: Ending = "cut") -> None:
         """End the first link that forwards *size* more bytes in *direction*; None: no link.
 
-        *then* says how it ends, by :meth:`cut` or :meth:`close`. The other links continue without
-        the limit.
+        *then* decides how it ends: ``'cut'`` or ``'close'``, like the methods. The other links
+        continue without the limit.
         """
         _check_direction(direction)
         if then not in ("cut", "close"):
@@ -240,12 +240,12 @@ class FaultProxy(KnownAttributes, FreedByWith):
     def free(self) -> None:
         """Cut all links and end the thread. Safe to call twice.
 
-        Raises the exception that has ended the thread, if there was one.
+        Raises the exception that ended the thread, if there was one.
         """
         self._relay.stop()
         self._thread.join(_PATIENCE)
         if self._thread.is_alive():
-            raise RuntimeError(f"{self!r}: its thread does not end")
+            raise RuntimeError(f"{self!r}: the thread did not end")
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -254,7 +254,7 @@ class FaultProxy(KnownAttributes, FreedByWith):
         try:
             self._relay.run(self._run_commands)
         except Exception as exc:  # noqa: BLE001 - free() raises it
-            _log.exception("%r has failed", self)
+            _log.exception("%r failed", self)
             self._error = exc
         finally:
             with self._safe:
@@ -281,7 +281,7 @@ class FaultProxy(KnownAttributes, FreedByWith):
             self._commands.append(command)
         self._relay.wake()
         if not command.done.wait(_PATIENCE):
-            raise RuntimeError(f"{self!r} does not answer")
+            raise RuntimeError(f"{self!r} did not answer")
         if command.error is not None:
             raise command.error
 
@@ -349,7 +349,7 @@ def obey(proxy: FaultProxy, line: str) -> str:
         )
     kinds = _WORDS.get(name)
     if kinds is None or len(words) > len(kinds):
-        return f"error: {line!r} is no command; there are status, stop, {', '.join(_WORDS)}"
+        return f"error: {line!r} is not a command; use status, stop, {', '.join(_WORDS)}"
     try:
         getattr(proxy, name)(*(kind(word) for word, kind in zip(words, kinds, strict=False)))
     except (TypeError, ValueError, OSError) as exc:

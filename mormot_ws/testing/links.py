@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 
-#: bytes that the proxy holds in one direction of a link before it stops reading; the kernel's
+#: bytes that the proxy buffers in one direction of a link before it stops reading; the kernel's
 #: buffers hold more
 HELD_BYTES = 65536
 
@@ -58,14 +58,14 @@ class Flow:
         )
 
     def due(self) -> float | None:
-        """Return when the next bytes may be sent; None: not before something changes."""
+        """Return when the next bytes may be sent; None: not until something changes."""
         if not self.chunks or not self.gate.open or self.sink.sock is None or self.sink.connecting:
             return None
         return max(self.chunks[0][0], self.next_at)
 
 
 class Link:
-    """One client's connection, and the one to the target."""
+    """A client's connection, and the one to the target."""
 
     def __init__(self, client: socket.socket, up: Gate, down: Gate) -> None:
         self.client: End = End(self, client)
@@ -74,5 +74,5 @@ class Link:
         self.down: Flow = Flow(down, self.target, self.client)
         self.flows: tuple[Flow, Flow] = (self.up, self.down)
         self.ends: tuple[End, End] = (self.client, self.target)
-        self.opened = False  # connecting to the target has begun
+        self.opened = False  # the connection to the target has been started
         self.closing = False  # close() was called: read both streams to their ends

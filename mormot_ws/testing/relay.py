@@ -1,4 +1,4 @@
-"""Relay: the one thread of the fault proxy, and its sockets.
+"""Relay: the single thread of the fault proxy, and its sockets.
 
 Everything except the constructor and :meth:`Relay.wake` runs in the thread of :meth:`Relay.run`, so
 there are no locks. The thread never waits for a single socket. The methods for other threads are in
@@ -28,21 +28,21 @@ Ending = Literal["cut", "close"]
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds
 _BACKLOG = 1024
-#: to stall, we fill the listener's queue with our own connections: the most that may be needed, and
-#: how long one may take in ms, where the kernel tells whether the queue is full, and where only the
-#: missing answer does
+#: to stall, we fill the listener's queue with our own connections: the maximum number of these, and
+#: the time in ms that one may take, if the kernel reports whether the queue is full, and if only a
+#: missing answer shows it
 _MOST_FILLERS = 16
 _FILLER_MS = 2_000
 _FILLER_GUESS_MS = 30
 #: the longest single wait in seconds: a selector refuses more than some weeks, which a delay or a
-#: throttle might need
+#: throttle could require
 _LONGEST_WAIT = 3600.0
 
 
 def queue_is_full(listener: socket.socket) -> bool | None:
-    """Tell whether the queue of *listener* is full, so that attempts to connect stay unanswered.
+    """Return whether the queue of *listener* is full, so that attempts to connect are unanswered.
 
-    Returns None where the system does not tell; Linux does.
+    Returns None if the system does not report it; Linux does.
     """
     if sys.platform != "linux":
         return None
@@ -57,7 +57,7 @@ def queue_is_full(listener: socket.socket) -> bool | None:
 class Relay:
     """Listens on *host*:*port* and forwards to *target*.
 
-    Commands are called between two turns of its loop. Raises ``OSError`` when it cannot listen.
+    Commands are called between two turns of its loop. Raises ``OSError`` if it cannot listen.
     """
 
     def __init__(self, target: tuple[str, int], host: str, port: int, buffer_bytes: int) -> None:
@@ -90,7 +90,7 @@ class Relay:
         dies_in_child(self)
 
     def die_in_child(self) -> None:
-        """Close the copies of the descriptors, in a forked child.
+        """In a forked child: close the copies of the descriptors.
 
         The selector is left alone, because the parent shares it.
         """
@@ -150,8 +150,8 @@ class Relay:
             self._wake_read.recv(4096)
         if (
             not self._stalled
-            # otherwise our own connections would be taken out of the queue: a command may run
-            # before its wake-up byte is read
+            # otherwise our own connections would be taken out of the queue, because a command may
+            # run before its wake-up byte is read
         ):
             self._accept_waiting()
 
@@ -172,7 +172,7 @@ class Relay:
             self.advance(link)
 
     def release(self) -> None:
-        """Send at once what a delay or throttle holds back."""
+        """Send at once what a delay or throttle is holding back."""
         for link in list(self.links):
             for flow in link.flows:
                 flow.chunks = deque((0.0, data) for _, data in flow.chunks)
@@ -280,7 +280,7 @@ class Relay:
             self._arm_link(link)
             self.advance(link)
 
-    # ------------------------------------------------------------------------------------- one link
+    # ---------------------------------------------------------------------------------------- links
 
     def _open_target(self, link: Link) -> None:
         link.opened = True
@@ -322,7 +322,7 @@ class Relay:
             flow.held += len(data)
 
     def advance(self, link: Link) -> None:
-        """Forward what *link* can forward now; wait for the rest by selector or clock."""
+        """Forward what *link* can forward now; schedule the rest with the selector or clock."""
         self.timed.pop(link, None)
         if link not in self.links:
             return
@@ -423,7 +423,7 @@ class Relay:
             end.mask = mask
 
     def _broke(self, end: End) -> None:
-        """Handle a reset: the other end is reset as soon as its direction is open."""
+        """Handle a reset: reset the other end as soon as its direction is open."""
         link = end.link
         inward = link.down if end is link.client else link.up
         outward = link.up if end is link.client else link.down
@@ -432,7 +432,7 @@ class Relay:
         inward.finished = outward.ended = outward.reset = True
 
     def finish(self, link: Link) -> None:
-        """Send FIN to both ends of *link*; what they still send is read and discarded."""
+        """Send FIN to both ends of *link*; data that still arrives is read and discarded."""
         link.closing = True
         for flow in link.flows:
             flow.chunks.clear()

@@ -227,8 +227,8 @@ class Hub(FreedByWith, CheckedAttributes):
     :param window_age: how long they are remembered, in milliseconds.
     :param topic_age: how long the numbering of a topic is remembered after its last use, in
         milliseconds. After that it starts again, in a new epoch.
-    :param timeout: the maximum time that a call waits, in milliseconds. A server's ``free()`` waits
-        4.5 s for callbacks, so with up to 4 s it does not leave one behind.
+    :param timeout: the maximum time that a call waits, in milliseconds. With up to 4 s, a server's
+        ``free()``, which waits 4.5 s for callbacks, leaves none behind.
     """
 
     _CHECKS: ClassVar = {

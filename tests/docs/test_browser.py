@@ -245,7 +245,7 @@ def test_two_tabs_and_a_terminal_chat_and_miss_nothing_when_the_server_is_killed
         server.kill()
         for tab in (ann, bob):
             tab.wait_state("waiting")
-        carol.expect("The connection is lost")
+        carol.expect("Connection lost")
         bob.enter("text", "bob while away 1", "bob while away 2")
         carol.enter("carol while away")
         assert bob.texts("#log .unsaid .text") == ["bob while away 1", "bob while away 2"]

@@ -266,7 +266,7 @@ class TestClient:
 
     def test_a_server_that_is_not_there_gets_a_message_and_exit_code_1(self) -> None:
         with refused_port() as port, start_client(port) as client:
-            client.expect(f"^Cannot connect to 127.0.0.1:{port}: no server there .*refused")
+            client.expect(f"^Cannot connect to 127.0.0.1:{port}: no server is listening .*refused")
             assert_clean(client, code=1)
 
     def test_a_server_that_refuses_gets_a_message_and_exit_code_1(
@@ -302,7 +302,7 @@ class TestClient:
             client.enter("")
             client.expect("^Disconnected, ConnectionID: 1, reconnection attempts: [2-9]")
             client.enter("into the void")
-            client.expect("^Not sent: Disconnected$")
+            client.expect("^Not sent: disconnected$")
             second = programs.enter_context(start_server(port=port))
             listening_port(second)
             number = client.expect(r"^Reconnected! ConnectionID: (\d+)$")[1]
@@ -426,7 +426,7 @@ class TestDemo:
                 "Disconnected, ConnectionID: 1",
                 rf"Listening on 127\.0\.0\.1:{port}",
                 r"Reconnected! ConnectionID: \d+",
-                r"\[ECHO\] here I am again",
+                r"\[ECHO\] hello again",
                 "^The demo went well",
             ):
                 demo.expect(pattern, 2 * PATIENCE)

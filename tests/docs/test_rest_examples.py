@@ -31,8 +31,8 @@ def test_a_task_reports_its_progress_to_all_and_asks_who_started_it() -> None:
     with start_server() as server:
         port = listening_port(server)
         with start_client(port) as watcher, start_client(port) as boss:
-            server.expect("watches")
-            server.expect("watches")
+            server.expect("is watching")
+            server.expect("is watching")
             boss.enter("tea 3")
             boss.expect(r"task 1 \(tea\): 2 of 3|Task 1 has started")
             server.expect("task 1 is done")
@@ -53,7 +53,7 @@ def test_errors_are_shown_and_do_no_harm() -> None:
     """A line that cannot be read, and one that the server refuses."""
     with start_server() as server, start_client(listening_port(server)) as client:
         client.enter("tea", "none 0", "tea 1")
-        client.expect("^A name and a number")
+        client.expect("^Type a name and a number")
         client.expect("^Not started: 'none' has no steps$")
         client.expect("^Task 1 has started")
         client.end_input()
@@ -76,7 +76,7 @@ def test_the_client_goes_on_with_the_next_server() -> None:
             client.expect("^Not started: TaskRunner.start.*not connected")
             with start_server(port=port) as successor:
                 client.expect("^.CONNECTED. as #")
-                successor.expect("watches")
+                successor.expect("is watching")
                 client.enter("cake 2")
                 client.expect(r"task 1 \(cake\): 2 of 2")
                 client.enter("Q")
@@ -97,7 +97,7 @@ def test_a_task_can_be_started_by_plain_http() -> None:
         )
         assert connection.getresponse().read() == b'{"result":[1]}'
         connection.close()
-        server.expect("task 1: nobody to ask")
+        server.expect("task 1: no client to ask")
         server.expect("task 1 is done")
         server.signal(signal.SIGTERM)
         assert_clean(server)

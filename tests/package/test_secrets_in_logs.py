@@ -232,7 +232,7 @@ def test_rest_requests_that_nobody_answers_or_whose_answering_fails(log: Log) ->
         assert client.request(f"/{URI}", header=HEADERS) == 404
         server.on_request = fail
         assert client.request(f"/{URI}", header=HEADERS) == 500
-    log.check("nobody answers requests here", "a bug of the application")
+    log.check("no callback answers requests here", "a bug of the application")
 
 
 @pytest.mark.parametrize("kind", ["HTTP", "upgrade", "REST"])

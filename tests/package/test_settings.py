@@ -254,7 +254,7 @@ class TestAssignment:
     @pytest.mark.parametrize("value", [None, LinearBackoff()], ids=["None", "a policy"])
     def test_a_policy_itself_is_refused(self, value: Any) -> None:
         """One object could not serve several threads."""
-        with pytest.raises(ValueError, match="a callable that makes a policy"):
+        with pytest.raises(ValueError, match="a callable that returns a policy"):
             WebSocketProcessSettings().reconnect_policy = value
 
     @pytest.mark.parametrize("value", [True, False, PermessageDeflate(level=1)], ids=str)

@@ -23,7 +23,7 @@ class Child:
         self, make: Any, listening: Any, address: str, number: int, deadline: float
     ) -> None:
         self.number, self.deadline, self.pid = number, monotonic() - 1, 4711
-        self.state, self.failure, self.end = "starting", "", "was ended by SIGKILL"
+        self.state, self.failure, self.end = "starting", "", "was killed by SIGKILL"
         self.killed = ""
 
     def fails(self, why: str) -> None:
@@ -72,7 +72,7 @@ def test_only_one_that_ends_by_itself_makes_think_of_the_main_module(
     supervising._look()
     supervising._over(child_of(supervising))
     assert str(supervising.failure) == (
-        "process 0 (PID 4711) did not listen within 8 s, before all did listen"
+        "process 0 (PID 4711) did not listen within 8 s before all processes listened"
     )
 
 

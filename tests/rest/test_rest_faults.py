@@ -61,7 +61,9 @@ def test_each_connection_is_checked_for_its_options() -> None:
         guard.check(protocol, b"no container", False)
         assert guard.agreed
         guard.begin()
-        with pytest.raises(mormot_ws.WebSocketsProtocolError, match="are the options the same"):
+        with pytest.raises(
+            mormot_ws.WebSocketsProtocolError, match="are the key and the options the same"
+        ):
             guard.check(protocol, algo_compress(b"a container"), False)
 
 

@@ -278,7 +278,7 @@ class TestFailures:
     ) -> None:
         with pair("synopsejson", lambda ctxt: status) as ends:
             assert ends.client.request("/x", "GET") == 500
-        assert "the status has to be a number" in caplog.text
+        assert "the status must be a number" in caplog.text
 
     def test_an_answer_that_cannot_be_sent_is_500_and_logged(
         self, caplog: pytest.LogCaptureFixture
@@ -299,7 +299,7 @@ class TestFailures:
         with pair(kind, None, None) as ends:
             assert ends.client.request("/x", "GET") == 404
             assert ends.call_back("/x")[0] == 404
-        assert caplog.text.count("nobody answers requests here") == 2
+        assert caplog.text.count("no callback answers requests here") == 2
 
     def test_header_lines_that_are_none_are_the_callers_fault(self) -> None:
         with pair("synopsejson") as ends, pytest.raises(ValueError, match="header"):

@@ -107,7 +107,7 @@ class TestSynLZ:
 
     def test_a_match_of_nothing_is_an_error(self) -> None:
         """The table is empty at the beginning."""
-        with pytest.raises(SynLZError, match="nothing"):
+        with pytest.raises(SynLZError, match="invalid reference"):
             synlz_decompress(b"\x05\x00" + b"\x01\0\0\0" + b"\x13\x00", 10)
 
     def test_a_bomb_ends_at_its_size(self) -> None:
@@ -118,7 +118,7 @@ class TestSynLZ:
         bomb = b"\x64\x00" + stream[4:]
         tracemalloc.start()
         try:
-            with pytest.raises(SynLZError, match="more than it announces"):
+            with pytest.raises(SynLZError, match="more than its header announces"):
                 synlz_decompress(bomb, 1 << 30)
             assert tracemalloc.get_traced_memory()[1] < 100_000
         finally:

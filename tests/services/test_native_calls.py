@@ -641,7 +641,7 @@ def test_the_mistakes_of_wire_names_and_raw_answers_are_told() -> None:
     services.register(IStore, Liar())
     ctxt = HttpServerRequest("root/Store.Raw", in_content="[200]")
     assert services.on_request(ctxt) == 500
-    assert b"returned no ServiceCustomAnswer" in bytes(ctxt.out_content)  # type: ignore[arg-type]
+    assert b"did not return a ServiceCustomAnswer" in bytes(ctxt.out_content)  # type: ignore[arg-type]
 
 
 # -------------------------------------------------------------------------------------- contracts
@@ -663,7 +663,7 @@ def test_the_hash_of_contracts(text: str, number: int) -> None:
     ],
 )
 def test_a_contract_is_that_of_the_native_interface(name: str, kind: Any, contract: str) -> None:
-    """An Integer has to be named; the kind of its objects is part of it."""
+    """An Integer must be named; the kind of its objects is part of it."""
 
     def count(self: object) -> Annotated[int, "integer"]: ...  # type: ignore[empty-body]
 

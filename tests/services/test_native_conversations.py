@@ -338,7 +338,7 @@ def test_a_native_server_is_understood(conversation: dict[str, Any]) -> None:
                 refused = exc.text
             if "mutual" in conversation["title"]:
                 # the captured proof is for another nonce
-                assert "does not prove" in refused
+                assert "did not prove" in refused
             else:
                 ends = [one for one in steps if "logonname" in one.get("body", "")]
                 assert bool(refused) == (not ends)

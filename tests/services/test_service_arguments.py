@@ -289,29 +289,29 @@ def test_both_libraries_give_the_same_numbers(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("annotation", "value", "message"),
     [
-        (int, 1e30, "^it has to fit into 64 bits$"),
-        (int, 2.5, "^it has to be int, not float$"),
+        (int, 1e30, "^it must fit into 64 bits$"),
+        (int, 2.5, "^it must be int, not float$"),
         (float, 10**400, "^it is too large for a float$"),
-        (Right, 4, "^it has to be the value of a Right$"),
-        (Right, -5, "^it has to be the value of a Right$"),
-        (Number, 2, "^it has to be the value of a Number$"),
+        (Right, 4, "^it must be the value of a Right$"),
+        (Right, -5, "^it must be the value of a Right$"),
+        (Number, 2, "^it must be the value of a Number$"),
         (Part, {"size": -1}, r"^it is not a valid Part: a size is not negative\\n$"),
-        (dict[str, int], {"a\n\ud800": ""}, r"^it\.a\\n\\ud800 has to be int, not str$"),
-        (dict[str, int], {"x" * 1_000: ""}, "^it.x{60} has to be int, not str$"),
-        (Not, {"x" * 1_000: 1}, "^it has a field 'x{60}' that Not does not have$"),
+        (dict[str, int], {"a\n\ud800": ""}, r"^it\.a\\n\\ud800 must be int, not str$"),
+        (dict[str, int], {"x" * 1_000: ""}, "^it.x{60} must be int, not str$"),
+        (Not, {"x" * 1_000: 1}, "^it has a field 'x{60}', which Not does not have$"),
         (
             Not | Minus,
             {"arg": {"arg": "x"}},
-            r"^it\.arg\.arg has to be an object \(Not\), not str; or it\.arg\.arg has to be an o",
+            r"^it\.arg\.arg must be an object \(Not\), not str; or it\.arg\.arg must be an o",
         ),
-        (Not | int, {"arg": ""}, r"^it\.arg has .*; or it\.arg has to be int, not str$"),
+        (Not | int, {"arg": ""}, r"^it\.arg must be .*; or it\.arg must be int, not str$"),
         (
             dict[str, Any] | list[dict[str, dict[str, int]]],
             [{"a": {"b": 1}}, {"a": {"b": None}}],
-            r"^it\[1\]\.a\.b has to be int, not null$",
+            r"^it\[1\]\.a\.b must be int, not null$",
         ),
-        (tuple[int, str], [1, 2], r"^it\[1\] has to be str, not int$"),
-        (Literal[tuple(range(1_000))], 5_000, "^it has to be one of 0, 1, "),
+        (tuple[int, str], [1, 2], r"^it\[1\] must be str, not int$"),
+        (Literal[tuple(range(1_000))], 5_000, "^it must be one of 0, 1, "),
     ],
 )
 def test_a_misfit_is_told_in_short(annotation: Any, value: Any, message: str) -> None:
@@ -324,7 +324,7 @@ def test_a_misfit_is_told_in_short(annotation: Any, value: Any, message: str) ->
 def test_a_deep_place_is_told_by_its_ends() -> None:
     """The text of a misfit has a bounded number of places."""
     with pytest.raises(
-        ValueError, match=r"^it\.arg\.arg\.arg\.arg…\.arg\.arg\.arg\.arg has"
+        ValueError, match=r"^it\.arg\.arg\.arg\.arg…\.arg\.arg\.arg\.arg must be"
     ) as caught:
         reader_of(Not | Minus)(nested(80, "no number"), "it")
     assert len(str(caught.value)) < 450

@@ -358,6 +358,24 @@ def test_what_does_not_implement_the_interface_is_not_sent(ends: Ends) -> None:
 # ---------------------------------------------------------------------------------- released by …
 
 
+def test_an_object_that_is_passed_with_each_call_has_few_numbers(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server frees each of them; the latest ones are still good for calls under way."""
+    monkeypatch.setattr("mormot_ws.services.passing.MOST_FREED", 3)
+    listener = Listener()
+    for _ in range(5):
+        ends.remote.once(listener, listener)
+    wait_for(lambda: sum("_free_" in line for line in ends.wire) == 10)
+    wait_for(lambda: len(ends.services._passed) == 3)
+    assert listener.texts == ["once", "other"] * 5
+    found = []
+    for number in range(1, 11):
+        ctxt = HttpServerRequest(f"root/Listener.Ask/{number}", "POST", "", '["x"]')
+        found.append(ends.services.on_request(ctxt))
+    assert sorted(found) == [200] * 3 + [400] * 7
+
+
 def test_the_client_forgets_an_object(ends: Ends) -> None:
     """The server is told, and its service; calls go nowhere from then on."""
     listener = Listener()
@@ -380,7 +398,7 @@ def test_the_client_releases_an_object(ends: Ends) -> None:
     ends.remote.listen("b", listener)
     ends.services.release(listener)
     wait_for(lambda: len(ends.radio.released) == 2)
-    with pytest.raises(TypeError, match="the server has got no Listener"):
+    with pytest.raises(TypeError, match="the server does not have this Listener"):
         ends.services.release(listener)
     del listener
     gc.collect()
@@ -435,7 +453,7 @@ def test_the_server_releases_an_object(ends: Ends) -> None:
     with pytest.raises(ServiceConnectionError):
         proxy.ask("?")
     ends.server_services.release(proxy)
-    with pytest.raises(TypeError, match="not an object that a client has passed"):
+    with pytest.raises(TypeError, match="not a callback passed by a client"):
         ends.server_services.release(listener)
 
 

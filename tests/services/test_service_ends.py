@@ -128,6 +128,36 @@ def test_a_session_ends_when_its_time_is_over() -> None:
         assert (told, services.sessions, len(Lamp.freed)) == ([session], [], 1)
 
 
+def test_a_client_keeps_its_session_while_it_makes_no_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Until it closes it."""
+    monkeypatch.setattr("mormot_ws.services.client_session._MOST_MINUTES", 0.0002)
+    pings: list[str] = []
+    with lit(sicPerSession, authentication=ANYBODY) as (services, client, lamp):
+        answer = services._server.on_request
+        assert answer is not None
+
+        def noting(ctxt: HttpServerRequest) -> int:
+            if "_ping_" in ctxt.url:
+                pings.append(ctxt.url)
+            return answer(ctxt)
+
+        services._server.on_request = noting
+        client.set_user("ann", scheme="none")
+        assert lamp.shine() == 1
+        (session,) = services.sessions
+        for count in (2, 4):
+            session._used_at -= 3_590
+            before = session.idle_seconds()
+            wait_for(lambda: len(pings) >= count)  # noqa: B023
+            assert session.idle_seconds() < before
+        assert lamp.shine() == 2
+        client.close_session()
+        assert not services.sessions
+        assert client._ping is None
+
+
 def test_what_was_passed_by_plain_http_ends_without_an_upgrade(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -182,7 +212,7 @@ def test_a_keeper_that_cannot_start_is_told_by_the_log(
         ctxt = HttpServerRequest("/root/Lamp.Shine", "POST", "", "[]", "application/json")
         assert services.on_request(ctxt) == 200
         monkeypatch.undo()
-    assert "ended by the next calls only: no more threads" in caplog.text
+    assert "only ended by the next calls: no more threads" in caplog.text
 
 
 def test_a_server_that_is_freed_frees_the_objects() -> None:

@@ -695,11 +695,11 @@ def test_what_cannot_be_an_authentication_is_refused() -> None:
         RestServerAuthentication(USERS.get)
     with pytest.raises(TypeError, match="find_user"):
         RestServerAuthenticationDefault(lambda: None)  # type: ignore[arg-type,misc]
-    with pytest.raises(ValueError, match="max_sessions is more than 0"):
+    with pytest.raises(ValueError, match="max_sessions must be more than 0"):
         Ends(max_sessions=0)
     with pair("synopsebin", None, None) as ends:
         client = ClientServices(ends.client)
-        with pytest.raises(ValueError, match="user_name is empty"):
+        with pytest.raises(ValueError, match="user_name must not be empty"):
             client.set_user("")
         with pytest.raises(ValueError, match="scheme must be one of"):
             client.set_user("x", scheme="other")  # type: ignore[arg-type]

@@ -178,35 +178,35 @@ def test_what_is_no_json_is_a_value_error(content: bytes, library: str) -> None:
 @pytest.mark.parametrize(
     ("annotation", "value", "message"),
     [
-        (int, "1", "it has to be int, not str"),
-        (int, True, "it has to be int, not bool"),
-        (int, 1.0, "it has to be int, not float"),
-        (int, 1 << 65, "it has to fit into 64 bits"),
-        (float, "1", "it has to be float, not str"),
-        (float, False, "it has to be float, not bool"),
-        (str, None, "it has to be str, not null"),
-        (None, 0, "it has to be null, not int"),
-        (bytes, "no base64", "it is no base64"),
-        (bytes, 1, "it has to be base64, not int"),
-        (datetime, "yesterday", "it is no ISO 8601 time"),
-        (list[int], [1, "a"], r"it\[1\] has to be int, not str"),
-        (list[int], {}, "it has to be an array, not an object"),
+        (int, "1", "it must be int, not str"),
+        (int, True, "it must be int, not bool"),
+        (int, 1.0, "it must be int, not float"),
+        (int, 1 << 65, "it must fit into 64 bits"),
+        (float, "1", "it must be float, not str"),
+        (float, False, "it must be float, not bool"),
+        (str, None, "it must be str, not null"),
+        (None, 0, "it must be null, not int"),
+        (bytes, "no base64", "it cannot be read as base64"),
+        (bytes, 1, "it must be base64, not int"),
+        (datetime, "yesterday", "it cannot be read as ISO 8601 time"),
+        (list[int], [1, "a"], r"it\[1\] must be int, not str"),
+        (list[int], {}, "it must be an array, not an object"),
         (set[Any], [{}], "it has items that a set cannot hold"),
-        (tuple[int, str], [1], "it has to be an array of 2, not an array"),
-        (dict[str, int], {"a": "b"}, r"it\.a has to be int, not str"),
-        (dict[str, int], [], "it has to be an object, not an array"),
-        (int | None, "a", "^it has to be int, not str$"),
-        (int | bool, "a", "it has to be int, not str; or it has to be bool, not str"),
-        (Literal[1, "a"], True, "it has to be one of 1, 'a'"),
-        (Colour, "blue", "it has to be the value of a Colour"),
-        (Level, True, "it has to be the value of a Level"),
-        (Node, 1, r"it has to be an object \(Node\), not int"),
+        (tuple[int, str], [1], "it must be an array of 2, not an array"),
+        (dict[str, int], {"a": "b"}, r"it\.a must be int, not str"),
+        (dict[str, int], [], "it must be an object, not an array"),
+        (int | None, "a", "^it must be int, not str$"),
+        (int | bool, "a", "it must be int, not str; or it must be bool, not str"),
+        (Literal[1, "a"], True, "it must be one of 1, 'a'"),
+        (Colour, "blue", "it must be the value of a Colour"),
+        (Level, True, "it must be the value of a Level"),
+        (Node, 1, r"it must be an object \(Node\), not int"),
         (Node, {}, "it lacks name"),
-        (Node, {"name": "a", "x": 1}, "it has a field 'x' that Node does not have"),
+        (Node, {"name": "a", "x": 1}, "it has a field 'x', which Node does not have"),
         (
             Node,
             {"name": "a", "children": [{"name": 1}]},
-            r"it\.children\[0\]\.name has to be str, not int",
+            r"it\.children\[0\]\.name must be str, not int",
         ),
     ],
 )
@@ -316,7 +316,7 @@ def test_a_result_that_is_none_or_not_what_was_declared_is_refused() -> None:
     assert first.write_result("ignored") == b'{"result":[]}'
     assert first.read_result(b'{"result":["whatever"]}') is None
     for wrong in ((1,), [1, "a"], None):
-        with pytest.raises(TypeError, match="returned no tuple of 2"):
+        with pytest.raises(TypeError, match="did not return a tuple of 2"):
             second.write_result(wrong)
     for content in (b"[]", b"{}", b'{"result":1}', b'{"result":[1]}', b'{"result":[1,2]}'):
         with pytest.raises(ValueError, match=r"result|values"):
@@ -376,14 +376,14 @@ class Empty(Protocol):
 @pytest.mark.parametrize(
     ("declaration", "message"),
     [
-        (Async, "Async.call is no plain method"),
-        (Star, "has no place in an array"),
-        (Keyword, "has no place in an array"),
-        (Silent, "has to say what it returns"),
+        (Async, "Async.call is not a plain method"),
+        (Star, "is not possible in an array"),
+        (Keyword, "is not possible in an array"),
+        (Silent, "must have a return annotation"),
         (Strange, "complex.* cannot be read from JSON"),
         (Unknown, "NoSuchType.*global names at run time"),
         (Open, "use a list"),
-        (Value, "Value.call is no plain method"),
+        (Value, "Value.call is not a plain method"),
         (Empty, "Empty has no public methods"),
         ("Empty", "an interface must be a class"),
     ],

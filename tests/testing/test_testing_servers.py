@@ -122,7 +122,7 @@ def test_it_offers_protocols_of_the_users_own(recorder: Recorder) -> None:
         with HttpClientWebSockets.open(HOST, server.port) as client:
             other = WebSocketProtocolChat("other", "")
             assert "400" in client.websockets_upgrade("", "", False, frozenset(), other)
-    with pytest.raises(ValueError, match="given twice"):
+    with pytest.raises(ValueError, match="passed twice"):
         EchoServer(protocol, protocol)
 
 
