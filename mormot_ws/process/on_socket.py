@@ -93,9 +93,13 @@ class WebCrtSocketProcess(WebSocketProcess):
             transport.end(Deadline(self.settings.close_timeout), wait_first=self.client_side)
         # this wakes a writer, so that the lock below is free soon
         transport.shutdown()
-        with self.safe_out:
-            # no thread is inside a write when the descriptor is closed
-            transport.close()
+        self.sender.begin_holding()
+        try:
+            with self.safe_out:
+                # no thread is inside a write when the descriptor is closed
+                transport.close()
+        finally:
+            self.sender.end_holding()
 
 
 def _no_socket() -> OSError:

@@ -7,10 +7,17 @@ exception of a protocol for a queued frame is returned to the sender.
 
 from __future__ import annotations
 
-from ..core.frames import WebSocketFrameOpCode, encode_frame, encode_unmasked, focConnectionClose
+from ..core.frames import (
+    WebSocketFrameOpCode,
+    encode_frame,
+    encode_unmasked,
+    focConnectionClose,
+    focPong,
+)
 from ..core.outgoing import OutgoingFrames, QueuedFrame
 from ..sockets.deadline import Deadline
 from ..sockets.patience import Patience
+from ..states import wpsRun
 from .batch import Batch
 from .encoder import Encoder
 from .owner import SendingProcess
@@ -123,6 +130,19 @@ class QueueWriter:
                 patience.taken()
             if not sent and not process.wait_writable(patience.step()):
                 patience.look()
+
+    def write_answers(self) -> BaseException | None:
+        """Write until fewer answers wait; return what a protocol raised for one of them."""
+        while self._process.state is wpsRun and self.answers_pile_up():
+            if self.batch.wire is None and (failed := self.next_batch()) is not None:
+                return failed
+            self.finish_batch()
+        return None
+
+    def write_pong(self, payload: bytes) -> None:
+        """Write a pong, unless another frame is half sent."""
+        if self.batch.wire is None:
+            self._process.write_bytes(encode_frame(focPong, payload, self._encoder.next_key()))
 
     @property
     def is_idle(self) -> bool:

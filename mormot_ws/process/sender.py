@@ -11,6 +11,7 @@ the connection: the peer could not decode the rest.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
 
@@ -18,7 +19,6 @@ from ..core.frames import (
     SHORT_TEXT,
     WebSocketFrame,
     WebSocketFrameOpCode,
-    encode_frame,
     encode_unmasked,
     focBinary,
     focPong,
@@ -303,6 +303,8 @@ class Sender:
             return False
         failure: BaseException | None = None
         try:
+            # a finaliser that sends on this connection queues its frame
+            self._writer = get_ident()
             if not (self._queue_open and process.state is wpsRun and waiting.is_idle):
                 return False
             self._flush_wanted = not waiting.write_alone(queued)
@@ -313,6 +315,7 @@ class Sender:
             if not isinstance(exc, OSError) or is_foreign_timeout(exc):
                 raise
         finally:
+            self._writer = 0
             safe_out.release()
             if failure is not None:
                 log_write_failed(process, failure)
@@ -359,18 +362,7 @@ class Sender:
         process = self._process
         if self.send(WebSocketFrame(focPong, payload)) or process.state is not wpsClose:
             return
-        failure: OSError | None = None
-        with self.safe_out:
-            try:
-                if self.batch.wire is None:
-                    process.write_bytes(encode_frame(focPong, payload, self.encoder.next_key()))
-            except OSError as exc:
-                failure = exc
-                process.cut(exc)
-                if is_foreign_timeout(exc):
-                    raise
-        if failure is not None:
-            log_write_failed(process, failure)
+        self._write_held(lambda: self._queued.write_pong(payload))
 
     # ------------------------------------------------------------------------------- queued frames
 
@@ -393,19 +385,23 @@ class Sender:
             self._want_flush()
             return
         self._loop_queued = False
+        self._write_held(queued.write_answers)
+
+    def _write_held(self, write: Callable[[], BaseException | None]) -> None:
+        """Call *write* under the lock; break the connection if that fails; log what it returns."""
         failure: BaseException | None = None
-        with self.safe_out:
-            try:
-                while self._process.state is wpsRun and queued.answers_pile_up():
-                    if queued.batch.wire is None and (failed := queued.next_batch()) is not None:
-                        failure = failed
-                        break
-                    queued.finish_batch()
-            except OSError as exc:
-                failure = exc
-                self._process.cut(exc)
-                if is_foreign_timeout(exc):
-                    raise
+        self.begin_holding()
+        try:
+            with self.safe_out:
+                try:
+                    failure = write()
+                except OSError as exc:
+                    failure = exc
+                    self._process.cut(exc)
+                    if is_foreign_timeout(exc):
+                        raise
+        finally:
+            self.end_holding()
         if isinstance(failure, OSError):
             log_write_failed(self._process, failure)
         elif failure is not None:
@@ -527,8 +523,12 @@ class Sender:
 
         Called after the end of a connection.
         """
-        with self.safe_out:
-            in_doubt = self._queued.requeue()
+        self.begin_holding()
+        try:
+            with self.safe_out:
+                in_doubt = self._queued.requeue()
+        finally:
+            self.end_holding()
         if in_doubt:
             log_lost_in_doubt(self._process, in_doubt)
 

@@ -485,11 +485,15 @@ class WebSocketServerSocket(CheckedAttributes):
             # Under the lock, a thread that stops the server waits for our answer, and sends its
             # close frame after it. The tables get the process before the client gets the answer, so
             # a broadcast reaches every client whose upgrade has returned.
-            with process.safe_out:
-                self.websocket_process = process
-                process.enter_run()
-                process.join_server()
-                transport.sendall(answer)
+            process.sender.begin_holding()
+            try:
+                with process.safe_out:
+                    self.websocket_process = process
+                    process.enter_run()
+                    process.join_server()
+                    transport.sendall(answer)
+            finally:
+                process.sender.end_holding()
             process.entered_run()
             protocol.after_upgrade(process)
         except BaseException:

@@ -244,9 +244,13 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
             return
         # this wakes a writer, so that the lock is free soon
         self.interrupt()
-        with process.safe_out:
-            # no thread is inside a write when the descriptor is closed
-            self._sock.close()
+        process.sender.begin_holding()
+        try:
+            with process.safe_out:
+                # no thread is inside a write when the descriptor is closed
+                self._sock.close()
+        finally:
+            process.sender.end_holding()
         super()._release()
 
     def _limit(self, milliseconds: int) -> None:

@@ -6,6 +6,7 @@ protocol subscribes once for each topic that its connections need.
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -18,6 +19,11 @@ from ..process.freeing import FreedByWith
 
 #: the maximum length of the names of topics, members and sessions, in characters
 MOST_NAME = 255
+
+#: the maximum number of arrays and objects inside each other
+_MOST_DEPTH = 200
+#: strings, which may contain brackets, and brackets
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')
 
 #: reasons why a history does not reach back: the position is from another epoch
 EPOCH = "epoch"
@@ -173,14 +179,35 @@ def encode_json(data: object) -> str:
     """Return *data* as compact JSON text.
 
     Raises ``TypeError``/``ValueError`` for what JSON cannot represent: other types, NaN, circular
-    references, lone surrogates.
+    references, lone surrogates; and for more than 200 levels.
     """
     try:
         text = _encode(data)
     except RecursionError:
         raise ValueError("the data is nested too deeply for JSON") from None
     check_json(text)
+    check_depth(text)
     return text
+
+
+def check_depth(json: str) -> None:
+    """Raise ``ValueError`` if JSON text has more than 200 arrays and objects inside each other.
+
+    Not every receiver could read that, and a client that cannot read a publication closes its
+    connection.
+    """
+    # most data has fewer brackets
+    if json.count("[") + json.count("{") <= _MOST_DEPTH:
+        return
+    depth = 0
+    for found in _BRACKETS.finditer(json):
+        bracket = found[0]
+        if bracket in "[{":
+            depth += 1
+            if depth > _MOST_DEPTH:
+                raise ValueError(f"the data is nested too deeply: at most {_MOST_DEPTH} levels")
+        elif bracket in "]}":
+            depth -= 1
 
 
 def check_json(json: object) -> None:
@@ -259,7 +286,7 @@ class Hub(FreedByWith, CheckedAttributes):
     def publish(
         self, topic: str, data: object, *, session: str = "", sequence: int = 0
     ) -> Published:
-        """Publish *data*, any JSON value, and return its offset.
+        """Publish *data*, any JSON value of up to 200 levels, and return its offset.
 
         :param session: together with *sequence*, which starts at 1, the name of this publication.
             If the hub already knows the name, nothing is published, and the original offset is

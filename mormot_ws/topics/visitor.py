@@ -17,7 +17,7 @@ from ..logs import get_logger
 from ..process.process import WebSocketProcess
 from . import wire
 from .feed import Member, text_frame
-from .hub import Position
+from .hub import Position, check_depth
 from .server_side import Start, TopicServer
 
 if TYPE_CHECKING:
@@ -387,7 +387,12 @@ class Visitor:
         return text
 
     def _sized(self, data: Any) -> str:
-        text = wire.compact(data)
+        try:
+            text = wire.compact(data)
+            check_depth(text)
+        except ValueError as exc:
+            # a number like 1e999, or what other clients could not read
+            raise _Refusal("refused", str(exc)) from None
         most = self._server.limits.max_payload
         size = len(text) if text.isascii() else len(text.encode())
         if 0 < most < size:

@@ -74,7 +74,12 @@ class TestPublishing:
         deep: list[Any] = []
         for _ in range(100_000):
             deep = [deep]
-        for data in (circle, deep):
+        # what Python can read, but not every client
+        levels: list[Any] = []
+        for _ in range(200):
+            levels = [levels]
+        hub.publish("other", levels[0])
+        for data in (circle, deep, levels):
             with pytest.raises(ValueError):
                 hub.publish("news", data)
 

@@ -305,6 +305,28 @@ class TestPublications:
             assert talker.publish("üüüü", 3)["type"] == "ack"
             assert talker.publish("üüüüü", 4)["code"] == "too_large"
 
+    @pytest.mark.parametrize(
+        "data",
+        ["1e999", "[-1e999]", "[" * 201 + "]" * 201, '{"a":' * 201 + "1" + "}" * 201],
+        ids=["number", "numbers", "arrays", "objects"],
+    )
+    def test_data_that_others_could_not_read_is_refused(
+        self, data: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is not an error of the server, and the connection goes on."""
+        with topics_on(EVENTS) as topics, Talker(topics.port) as talker:
+            talker.say(f'{{"type":"pub","topic":"news","seq":1,"data":{data}}}')
+            answer = talker.read("nack")
+            assert (answer["code"], "retry" in answer) == ("refused", False)
+            assert talker.publish(1, 2)["offset"] == 1
+            assert topics.protocol.status().refused == 1
+        assert "ERROR" not in caplog.text
+
+    def test_brackets_beside_each_other_or_in_strings_are_not_depth(self) -> None:
+        data = [[[]]] * 300 + ["[" * 300, '"\\' + "{" * 300]
+        with topics_on(EVENTS) as topics, Talker(topics.port) as talker:
+            assert talker.publish(data, 1)["offset"] == 1
+
     def test_too_many_in_a_second_are_put_off(self, kind: Any) -> None:
         """The server then ignores all until ``again``, so that their order stays."""
         limits = TopicLimits(max_publications_per_second=20)
