@@ -114,6 +114,8 @@ class Instances:
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
         self._instances: dict[Any, Instance] = {}
+        # the objects of the parent's clients end there, and only once
+        renew_in_child(self, "_instances", dict)
         self._last_number = 0
         self._next_sweep = 0.0
 

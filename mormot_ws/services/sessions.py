@@ -143,6 +143,9 @@ class Sessions:
         renew_in_child(self, "_safe", threading.Lock)
         self._sessions: dict[int, AuthSession] = {}
         self._cookies: dict[str, AuthSession] = {}
+        # the sessions of the parent's clients end there, and only once
+        renew_in_child(self, "_sessions", dict)
+        renew_in_child(self, "_cookies", dict)
         self._nonce_key = secrets.token_bytes(32)
         self._next_sweep = 0.0
         self._told_full = 0.0
