@@ -1,7 +1,8 @@
 """OptionsGuard: detects from the first message that the peer uses different options.
 
 The upgrade does not say which options a peer uses. With a key, the key guard detects a difference.
-Without one, the first message is a container only if the sender compresses.
+Without one, the first message shows whether its sender compresses. A message that is neither a
+container nor readable is damaged, or encrypted: it is dropped, as in the original.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import WebSocketsProtocolError
 from ..logs import get_logger
 from .algosynlz import is_container
+from .binary_form import is_readable
 from .key_guard import ASK_FOR_KEY
 
 if TYPE_CHECKING:
@@ -38,15 +40,18 @@ class OptionsGuard:
 
         *compressed*: whether this side expects containers.
         """
-        if is_container(payload) is not compressed:
+        is_packed = is_container(payload)
+        if is_packed if not compressed else not is_packed and is_readable(payload):
             protocol.count_unreadable(ASK_FOR_KEY)
             self._warn(protocol, f"the first message does not fit: {ASK_FOR_KEY}")
             raise WebSocketsProtocolError(1008, ASK_FOR_KEY)
-        self.agreed = True
+        self.agreed = is_packed is compressed
 
     def drop(self, protocol: WebSocketProtocolBinary) -> None:
         """Count and drop a damaged message; log the first one of a connection."""
         why = "dropped a message with an invalid SynLZ container"
+        if not self.agreed:
+            why += " (are the key and the options the same on both ends?)"
         protocol.count_unreadable(why)
         if protocol.tells_first("damaged"):
             self._warn(protocol, why)

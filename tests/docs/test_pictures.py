@@ -180,7 +180,7 @@ def test_the_recording_tells_the_whole_story_and_is_small() -> None:
     """As it is in the README. Its still picture is the end, with the loss and the reconnection."""
     text = RECORDING.read_text("utf-8")
     assert len(text.encode()) < 60_000
-    story = r"\[ECHO\].*server is killed.*attempt #1 failed.*started again.*Reconnected!.*\[ECHO\]"
+    story = r"\[ECHO\].*server is killed.*attempt #1 failed.*restarted.*Reconnected!.*\[ECHO\]"
     assert re.search(story, text, re.DOTALL)
     before, _, moving = text.partition("@media (prefers-reduced-motion: no-preference)")
     assert "animation" not in before

@@ -26,7 +26,6 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rest_faults, "ANSWER_TIMEOUT", 10_000)
 
 
-@pytest.mark.usefixtures("patient")
 @pytest.mark.parametrize("pair", PAIRS, ids=[pair.name.replace(" ", "-") for pair in PAIRS])
 def test_ends_that_do_not_agree_get_an_error_and_execute_nothing(pair: Ends) -> None:
     """A refusal, a closed connection or no answer, each with its words; only ends that agree get
