@@ -242,7 +242,9 @@ export class Topics extends EventTarget {
     const link = this.#link, { asked, questions } = link, error = failure(message.code, reason);
     link.silent = 0;
     const isAnswer = type === "sub" || (type === "error" && on === "sub");
-    if (isAnswer) asked.set(topic, (asked.get(topic) ?? 1) - 1);
+    const left = (asked.get(topic) ?? 1) - 1;
+    if (isAnswer && left > 0) asked.set(topic, left);
+    else if (isAnswer) asked.delete(topic); // a page may use any number of topics in its life
     // before the answer to the last `sub`, messages belong to an earlier subscription
     const ours = asked.get(topic) ? undefined : this.#subscriptions.get(topic);
     if (type === "hello") {

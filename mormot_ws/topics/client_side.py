@@ -249,10 +249,15 @@ class TopicClient:
     def _is_last_answer(self, topic: str) -> bool:
         """Count the answer to a ``sub``; return whether no other is in flight.
 
-        Called with the lock held.
+        False also if there was no question. Called with the lock held.
         """
-        self._questions[topic] -= 1
-        return self._questions[topic] <= 0
+        count = self._questions[topic]
+        if count > 1:
+            self._questions[topic] = count - 1
+            return False
+        # not kept as 0: a client may use any number of topics in its life
+        del self._questions[topic]
+        return count == 1
 
     def _ask_again(self, topic: str, goes_on: bool = False) -> None:
         """Send the ``sub`` of a topic again on this connection."""
@@ -420,6 +425,8 @@ class TopicClient:
         with self._safe:
             waiting = self._asked.get(topic, [])
             answer = waiting.pop(0) if waiting else None
+            if not waiting:
+                self._asked.pop(topic, None)
         if answer is not None:
             answer.give(members, refusal)
 

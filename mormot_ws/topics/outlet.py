@@ -168,6 +168,9 @@ class Outlet:
     def pause(self, process: WebSocketProcess, retry_ms: int) -> None:
         """Send no publications for some time, then all unanswered ones again."""
         with self._safe:
+            if self._held:
+                # there is a timer already
+                return
             self._held = True
             self.kept.back()
         self.later(process, retry_ms / 1000, self._send_again)

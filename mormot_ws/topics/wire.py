@@ -467,13 +467,13 @@ def _received(fields: dict[str, Any]) -> Received:
     if "data" not in fields:
         raise _bad("'data' is missing")
     data = fields["data"]
-    return Received(
-        _str(fields, "topic"),
-        _int(fields, "offset", 1),
-        _epoch(fields) if "epoch" in fields else "",
-        compact(data),
-        data,
-    )
+    try:
+        text = compact(data)
+    except ValueError as exc:
+        # a number like 1e999, for example
+        raise _bad(f"'data' is not readable: {exc}") from None
+    epoch = _epoch(fields) if "epoch" in fields else ""
+    return Received(_str(fields, "topic"), _int(fields, "offset", 1), epoch, text, data)
 
 
 def _members(fields: dict[str, Any]) -> MembersAre:

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from typing import Any
+from unittest import mock
 
 import pytest
 from support import HOST
@@ -540,6 +541,7 @@ class TestHostileServer:
             '{"type":"pub","topic":"news"}',
             '{"type":"ack","seq":"x"}',
             '{"type":"sub","topic":"news","epoch":1,"offset":0}',
+            '{"type":"pub","topic":"news","offset":1,"data":1e999,"later":1}',
         ],
     )
     def test_what_is_no_message_ends_the_connection(self, text: str) -> None:
@@ -558,6 +560,7 @@ class TestHostileServer:
             '{"type":"ack","seq":99,"topic":"news","epoch":"e","offset":1}',
             '{"type":"nack","seq":99,"topic":"news","code":"refused","reason":""}',
             '{"type":"sub","topic":"other","epoch":"e","offset":0,"recovered":true}',
+            '{"type":"sub","topic":"news","epoch":"forged","offset":7,"recovered":true}',
             '{"type":"lost","topic":"other","epoch":"e","offset":0,"reason":"epoch"}',
             '{"type":"paused","topic":"other","reason":""}',
             '{"type":"unsub","topic":"other","code":"refused","reason":""}',
@@ -576,6 +579,21 @@ class TestHostileServer:
             topics.hub.publish("news", 1)
             assert heard.wait(1) == [1]
             assert client.status().reconnects == 0
+
+    def test_one_timer_for_any_number_of_nacks(self) -> None:
+        """A server that puts publications off again and again fills no memory."""
+        protocol = WebSocketProtocolTopics()
+        with topics_on(EVENTS) as topics, client_of(topics.port, protocol):
+            process = topics.server.connections()[0]
+            outlet = protocol._own._outlet
+            text = '{"type":"nack","seq":99,"topic":"news","code":"rate","retry":1}'
+            with mock.patch.object(outlet, "later", wraps=outlet.later) as later:
+                # the answer to the question comes behind them; the timer may have fired by then
+                later.side_effect = lambda *_: None
+                for _ in range(20):
+                    process.send_frame_async(_frame(text))
+                assert protocol.subscribe("news", Heard()).wait(ms(2_000))
+            assert later.call_count == 1
 
     def test_a_gap_is_filled(self) -> None:
         """Should publications be missing, the client asks for them."""

@@ -51,6 +51,19 @@ def test_subscribed_again_before_the_answer(kind: Any) -> None:
         assert [each.position.offset for each in heard.recoveries] == [1]
 
 
+def test_answered_questions_take_no_memory() -> None:
+    """A client may use any number of topics in its life."""
+    protocol = WebSocketProtocolTopics()
+    with topics_on(WebSocketAsyncServer, presence=True) as topics, client_of(topics.port, protocol):
+        for topic in ("one", "two"):
+            assert protocol.subscribe(topic, Heard()).wait(ms(2_000))
+            assert protocol.members(topic, ms(2_000))
+            assert protocol.unsubscribe(topic)
+        own = protocol._own
+        assert not own._questions
+        assert not own._asked
+
+
 class Script:
     """A server that says what the test wants, and reads what the client says."""
 
