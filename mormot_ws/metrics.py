@@ -163,7 +163,7 @@ class Metrics(Collector):
         """Answer Prometheus on *server* at *path*, and export that server's counters.
 
         :param bearer: a token that the request has to contain (``Authorization: Bearer …``);
-            ``''``: anybody may read.
+            ``''``: no token is required.
 
         Raises the same as :meth:`add`, and ``ValueError`` if the path already has a handler.
         """

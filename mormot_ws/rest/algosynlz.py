@@ -84,7 +84,7 @@ def algo_compress(data: bytes, *, stored: bool = False, threshold: int = COMPRES
 
 
 def is_container(payload: bytes) -> bool:
-    """Tell whether *payload* is a container, by the checksum of what it holds."""
+    """Return whether *payload* is a container, judging by the checksum of its contents."""
     return len(payload) > OVERHEAD and crc32c(payload[9:]).to_bytes(4, "little") == payload[5:9]
 
 

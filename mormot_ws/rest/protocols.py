@@ -469,8 +469,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         """Decrypt, then decompress.
 
         With a key, an unreadable message ends the connection with 1008, always in the same way, so
-        the peer does not learn what was wrong. Without a key, a first message that
-        shows that only one end compresses does so, too; a damaged message is emptied and dropped.
+        the peer does not learn what was wrong. Without a key, a first message that shows that only
+        one side compresses ends it too; a damaged message is emptied and dropped.
         """
         received = len(frame.payload)
         self.frames_in_bytes_socket += received + _FRAME_OVERHEAD

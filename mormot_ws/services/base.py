@@ -64,8 +64,9 @@ call_in_child(_count_fork)
 
 
 def parted(url: str) -> tuple[str, str]:
-    """Return the path of *url* without a leading slash, and its query, in which U+FFFD stands for
-    bytes that are not UTF-8: the application gets no half characters.
+    """Return the path of *url* without a leading slash, and its query.
+
+    Bytes of the query that are not UTF-8 become U+FFFD, so the application gets no lone surrogates.
     """
     path, _, query = url.partition("?")
     if not query.isascii():

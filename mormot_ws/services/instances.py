@@ -1,7 +1,7 @@
 """Which object answers a call: one for all, one per call, or one per client or session.
 
-Instances are bounded in number, and end when nobody has called them for a while. What an instance
-has to do at its end, it does in a method ``free()``, if it has one, and never during a call.
+The number of instances is limited, and they end after a time without calls. If an instance has a
+method ``free()``, it is called at its end, never during a call.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ class Instances:
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
         self._instances: dict[Any, Instance] = {}
+        # the objects of the parent's clients end there, and only once
+        renew_in_child(self, "_instances", dict)
         self._last_number = 0
         self._next_sweep = 0.0
 

@@ -333,9 +333,7 @@ def wire_name(name: str) -> Callable[[_Function], _Function]:
 
 
 def _is_pascal_name(name: str) -> bool:
-    """Return whether *name* is that of an interface in Pascal, as ``IPlain`` and ``I2CBus`` are;
-    ``Image`` is not.
-    """
+    """Return whether *name* is a Pascal interface name: ``IPlain``, ``I2CBus``, not ``Image``."""
     return name[:1] == "I" and (name[1:2].isupper() or name[1:2].isdigit())
 
 

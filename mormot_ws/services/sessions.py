@@ -46,7 +46,7 @@ _NOBODY = hashed_password(secrets.token_hex(16))
 class AuthSession(KnownAttributes):
     """The session of a user on this server. Mirrors ``TAuthSession``.
 
-    Its attributes are read-only.
+    Treat its attributes as read-only.
     """
 
     def __init__(self, number: int, user: AuthUser, remote_ip: str) -> None:
@@ -119,9 +119,9 @@ class AuthSession(KnownAttributes):
 class Sessions:
     """The sessions of a server.
 
-    :param timeout: minutes without a request after which one ends.
-    :param most: how many there are at most.
-    :param ended: called with each one that has ended, without a lock.
+    :param timeout: minutes without a request after which a session ends.
+    :param most: the maximum number of sessions.
+    :param ended: called without a lock with each session that has ended.
     :param begun: called when there is a new session, which will expire.
     """
 
@@ -143,6 +143,9 @@ class Sessions:
         renew_in_child(self, "_safe", threading.Lock)
         self._sessions: dict[int, AuthSession] = {}
         self._cookies: dict[str, AuthSession] = {}
+        # the sessions of the parent's clients end there, and only once
+        renew_in_child(self, "_sessions", dict)
+        renew_in_child(self, "_cookies", dict)
         self._nonce_key = secrets.token_bytes(32)
         self._next_sweep = 0.0
         self._told_full = 0.0

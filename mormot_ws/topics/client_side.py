@@ -100,7 +100,7 @@ class TopicClient:
         return subscription
 
     def unsubscribe(self, topic: str) -> bool:
-        """End a subscription; return False when there is none."""
+        """End a subscription; return False if there is none."""
         with self._safe:
             self._positions.pop(topic, None)
             subscription = self._subscriptions.pop(topic, None)

@@ -191,7 +191,7 @@ def encode_json(data: object) -> str:
 
 
 def check_depth(json: str) -> None:
-    """Raise ``ValueError`` if JSON text has more than 200 arrays and objects inside each other.
+    """Raise ``ValueError`` if JSON text is nested more than 200 levels deep.
 
     Not every receiver could read that, and a client that cannot read a publication closes its
     connection.

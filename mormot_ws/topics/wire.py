@@ -73,7 +73,7 @@ class Again(NamedTuple):
 
 
 class AskMembers(NamedTuple):
-    """A client asks who is subscribed."""
+    """A client asks for the list of subscribers."""
 
     topic: str
 
@@ -257,7 +257,7 @@ def publish(topic: str, sequence: int, data: str) -> str:
 
 
 def ask_members(topic: str) -> str:
-    """Return a client's question who is subscribed."""
+    """Return a client's request for the list of subscribers."""
     return f'{{"type":"members","topic":{_text(topic)}}}'
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -223,6 +224,27 @@ def test_a_server_that_is_freed_frees_the_objects() -> None:
         client.release(others[0])
         wait_for(lambda: len(Lamp.freed) == 1)
     assert sorted(map(id, Lamp.made)) == sorted(id(freed) for freed, _ in Lamp.freed)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork()")
+def test_a_forked_child_ends_nothing_of_its_parent() -> None:
+    """Objects and sessions of the parent's clients would end twice."""
+    told: list[AuthSession] = []
+    with lit(sicClientDriven, authentication=ANYBODY) as (services, client, lamp):
+        services.on_session_closed = told.append
+        client.set_user("ann", scheme="none")
+        lamp.shine()
+        child = os.fork()
+        if not child:
+            code = 99
+            try:
+                kept = [table for table in services._expiring() if table.next_due() is not None]
+                services._server_freed()
+                code = len(kept) + len(Lamp.freed) + len(told) + len(services.sessions)
+            finally:
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert (len(Lamp.freed), len(services.sessions)) == (0, 1)
 
 
 # ----------------------------------------------------------------------------------- during a call
