@@ -13,7 +13,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0rc1"
 
 if TYPE_CHECKING:  # for type checkers and editors: the same names as in the table below
     from types import FrameType

@@ -405,7 +405,7 @@ class Supervisor:
             return
         seconds = slot.wait_after_death(monotonic())
         if seconds is None:
-            text = f"process {slot.number} {end}, the {len(slot.deaths)}th time in a minute"
+            text = f"process {slot.number} {end}; deaths in the last minute: {len(slot.deaths)}"
             _log.error("%s: stopping all processes", text)
             self._fail(text)
             return
