@@ -183,14 +183,17 @@ class MemoryHub(Hub):
     def _look_at_some(self, now: float, count: int, is_full: bool) -> None:
         """Forget expired data of the topics whose turn it is, and expired topics."""
         for _ in range(min(count, len(self._topics))):
-            name, topic = self._topics.popitem(last=False)
+            # it stays in the table: a signal handler may raise anywhere
+            name, topic = next(iter(self._topics.items()))
             topic.trim(now, self.history_age / 1000, self.window_age / 1000)
             # when there is no room, a topic without kept data can be forgotten
             is_old = now - topic.used_at >= self.topic_age / 1000 or (
                 is_full and not topic.history and not topic.seen
             )
             if topic.is_used or not is_old:
-                self._topics[name] = topic
+                self._topics.move_to_end(name)
+            else:
+                del self._topics[name]
 
     def _wait_for_room(self, topic: MemoryTopic, mine: object) -> None:
         """Wait until fewer publications of *topic* wait, or it is this call's turn to deliver them.
