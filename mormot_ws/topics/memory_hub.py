@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import secrets
 import threading
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from json import loads
 from threading import get_ident
 from time import monotonic
@@ -15,16 +14,12 @@ from ..core.forks import dies_in_child
 from ..errors import HubFull, HubUnavailable
 from ..sockets.deadline import Deadline
 from .hub import (
-    EPOCH,
-    TRIMMED,
-    Heard,
     History,
     Hub,
     HubStatus,
     Lost,
     OnPublication,
     Position,
-    Publication,
     Published,
     check_json,
     check_name,
@@ -34,7 +29,7 @@ from .hub import (
     encode_json,
     is_from,
 )
-from .subscription import Subscription
+from .memory_topic import MemoryTopic
 
 #: the minimum number of publications kept for slow subscribers of a topic; they lose any others
 _LEAST_WAITING = 1_000
@@ -44,201 +39,8 @@ _LOOKED_AT = 4
 _LOOK_EVERY = 8
 #: … when the number of topics has reached its limit
 _LOOKED_AT_FULL = 100
-#: how many publications may wait for the thread that calls the subscribers of a topic before
-#: publishers have to wait for it
-_MOST_AHEAD = 500
-#: how many publications a thread delivers before a waiting publisher takes over
-_MOST_AT_A_STRETCH = 2_000
-#: how many it takes at once
-_MOST_AT_ONCE = 64
 #: milliseconds after which publishers no longer wait for subscribers that do not return
 _LONGEST_STANDSTILL = 1_000
-
-
-class _Topic:
-    """One topic. The hub's lock guards all of it."""
-
-    __slots__ = (
-        "delivering",
-        "epoch",
-        "history",
-        "lost",
-        "members",
-        "name",
-        "offset",
-        "publishers_waiting",
-        "seen",
-        "stands_still",
-        "subscriptions",
-        "used_at",
-        "waiting",
-    )
-
-    def __init__(self, name: str, now: float) -> None:
-        self.name = name
-        self.epoch = secrets.token_urlsafe(9)
-        #: the offset of the newest publication
-        self.offset = 0
-        #: when it was published, and what
-        self.history: deque[tuple[float, Publication]] = deque()
-        #: (session, sequence) -> offset and time
-        self.seen: OrderedDict[tuple[str, int], tuple[int, float]] = OrderedDict()
-        #: replaced, never changed: the delivering thread reads it without the lock
-        self.subscriptions: tuple[Subscription, ...] = ()
-        self.members: dict[str, str] = {}
-        #: publications that the delivering thread has not taken yet
-        self.waiting: deque[Publication] = deque()
-        #: some of them were dropped since it last looked
-        self.lost = False
-        #: represents the call of publish() that is delivering; None: there is none
-        self.delivering: object = None
-        #: how many calls of publish() wait for that one, and whether one of them waited too long
-        self.publishers_waiting = 0
-        self.stands_still = False
-        #: when the topic was last used
-        self.used_at = now
-
-    def use(self, now: float) -> None:
-        """Note that the topic is in use."""
-        self.used_at = now
-
-    @property
-    def is_used(self) -> bool:
-        """True while the topic must not be forgotten."""
-        return bool(self.subscriptions or self.members or self.delivering)
-
-    def trim(self, now: float, history_age: float, window_age: float) -> None:
-        """Forget expired data; the ages are in seconds."""
-        history, seen = self.history, self.seen
-        while history and history[0][0] < now - history_age:
-            history.popleft()
-        while seen and next(iter(seen.values()))[1] < now - window_age:
-            seen.popitem(last=False)
-
-    def since(self, since: Position | None, limit: int) -> History:
-        """Return what is kept after *since*."""
-        publications = [publication for _, publication in self.history]
-        position = Position(self.epoch, self.offset)
-        reason = ""
-        if since is None:
-            return History(publications[-limit:] if limit else publications, position)
-        missed = self.offset - since.offset
-        if since.epoch != self.epoch or missed < 0:
-            reason = EPOCH
-        elif missed > len(publications):
-            reason = TRIMMED
-        else:
-            publications = publications[len(publications) - missed :]
-        if limit:
-            publications = publications[:limit]
-        return History(publications, position, not reason, reason)
-
-    def add(self, json: str, now: float, most: int, age: float) -> Publication:
-        """Number and keep a publication; keep at most *most*, for *age* seconds."""
-        self.offset += 1
-        publication = Publication(self.name, self.offset, self.epoch, json)
-        history = self.history
-        history.append((now, publication))
-        oldest = now - age
-        while len(history) > most or (history and history[0][0] < oldest):
-            history.popleft()
-        return publication
-
-    def recall(self, name: tuple[str, int]) -> Published | None:
-        """Return the offset of the publication with this name; None: there was none."""
-        found = self.seen.get(name)
-        return None if found is None else Published(found[0], self.epoch, True)
-
-    def remember(self, name: tuple[str, int], now: float, most: int) -> None:
-        """Remember the name of the newest publication, and at most *most* names."""
-        self.seen[name] = self.offset, now
-        while len(self.seen) > most:
-            self.seen.popitem(last=False)
-
-    def begin_delivery(self, publication: Publication, mine: object, most: int) -> None:
-        """Queue *publication*, among at most *most*.
-
-        The call represented by *mine* delivers it, unless another call is delivering.
-        """
-        waiting = self.waiting
-        waiting.append(publication)
-        if len(waiting) > most:
-            waiting.popleft()
-            self.lost = True
-        if self.delivering is None:
-            self.delivering = mine
-
-    @property
-    def is_crowded(self) -> bool:
-        """True while publishers should wait for the delivering call."""
-        delivers = self.delivering is not None and not self.stands_still
-        return delivers and len(self.waiting) > _MOST_AHEAD
-
-    def begin_waiting(self) -> None:
-        """Count a publisher that waits while it is crowded."""
-        self.publishers_waiting += 1
-
-    def end_waiting(self, mine: object, in_time: bool) -> None:
-        """Stop counting it; the call represented by *mine* now delivers, if no other call does.
-
-        If it was not *in_time*, the callbacks are stuck, and publishers do not wait for them until
-        they continue.
-        """
-        self.publishers_waiting -= 1
-        self.stands_still = not in_time
-        if self.delivering is None and self.waiting:
-            self.delivering = mine
-
-    def next_delivery(self, delivered: int) -> tuple[list[Heard], tuple[Subscription, ...]] | None:
-        """Return what to deliver next, and to which subscriptions.
-
-        None: everything is delivered, or this call has *delivered* enough and another one takes
-        over.
-        """
-        waiting = self.waiting
-        if not waiting or (delivered > _MOST_AT_A_STRETCH and self.publishers_waiting):
-            self.delivering = None
-            return None
-        self.stands_still = False
-        heard: list[Heard] = []
-        if self.lost:
-            self.lost = False
-            position = Position(self.epoch, waiting[0].offset - 1)
-            heard.append(Lost(self.name, position, TRIMMED))
-        if len(waiting) <= _MOST_AT_ONCE:
-            heard += waiting
-            waiting.clear()
-        else:
-            heard += [waiting.popleft() for _ in range(_MOST_AT_ONCE)]
-        return heard, self.subscriptions
-
-    def end_delivery(self, mine: object) -> None:
-        """Let other calls deliver, even if a signal handler raised in the middle of a delivery."""
-        if self.delivering is mine:
-            self.delivering = None
-
-    def subscribe(self, callback: OnPublication, since: Position | None) -> History:
-        """Add a subscription; return what was missed. Raises ``ValueError`` for a second one."""
-        if any(each.is_of(callback) for each in self.subscriptions):
-            raise ValueError(f"the callback is already subscribed to {self.name!r}")
-        position = Position(self.epoch, self.offset)
-        history = History([], position) if since is None else self.since(since, 0)
-        self.subscriptions += (Subscription(self.name, callback, self.offset, self.epoch),)
-        return history
-
-    def unsubscribe(self, callback: OnPublication | None) -> list[Subscription]:
-        """Remove the subscription of *callback*, or all; return those to be ended."""
-        ended = [each for each in self.subscriptions if callback is None or each.is_of(callback)]
-        self.subscriptions = tuple(each for each in self.subscriptions if each not in ended)
-        if not self.subscriptions:
-            self.waiting.clear()
-            self.lost = False
-        return ended
-
-    def die_in_child(self) -> None:
-        """In a forked child: leave everything to the parent."""
-        for subscription in self.subscriptions:
-            subscription.die_in_child()
 
 
 class MemoryHub(Hub):
@@ -283,7 +85,7 @@ class MemoryHub(Hub):
         #: the threads that are calling subscribers now
         self._delivering: set[int] = set()
         #: in the order in which they are checked for expired data
-        self._topics: OrderedDict[str, _Topic] = OrderedDict()
+        self._topics: OrderedDict[str, MemoryTopic] = OrderedDict()
         self._freed = False
         #: counters for the status
         self._counts = {"published": 0, "repeated": 0, "delivered": 0, "lost": 0}
@@ -304,7 +106,7 @@ class MemoryHub(Hub):
         """Publish JSON text that has been checked."""
         if session != "" or sequence != 0:
             check_repeat(session, sequence)
-        found: _Topic | None = None
+        found: MemoryTopic | None = None
         # represents this call while it delivers publications
         mine = object()
         try:
@@ -314,10 +116,12 @@ class MemoryHub(Hub):
                         "publish() was interrupted by a signal handler or finaliser"
                         " that publishes too: publish in a thread instead"
                     )
-                self._inside.append(mine)
                 try:
+                    self._inside.append(mine)
                     now = monotonic()
                     found = self._topic(topic, now)
+                    if found.numbering:
+                        found.forget_interrupted()
                     if session:
                         found.trim(now, self.history_age / 1000, self.window_age / 1000)
                         again = found.recall((session, sequence))
@@ -326,14 +130,20 @@ class MemoryHub(Hub):
                             return again
                     publication = found.add(json, now, self.history_count, self.history_age / 1000)
                     if session:
-                        found.remember((session, sequence), now, self.window_count)
+                        name = session, sequence
+                        found.remember(name, publication.offset, now, self.window_count)
+                    heard = bool(found.subscriptions)
+                    if heard:
+                        found.begin_delivery(
+                            publication, mine, max(_LEAST_WAITING, self.history_count)
+                        )
+                    found.number(publication)
                     self._counts["published"] += 1
                     if not publication.offset % _LOOK_EVERY:
                         # in turn, so that unused topics are forgotten too
                         self._look_at_some(now, _LOOKED_AT, False)
-                    if not found.subscriptions:
+                    if not heard:
                         return Published(publication.offset, publication.epoch)
-                    found.begin_delivery(publication, mine, max(_LEAST_WAITING, self.history_count))
                 finally:
                     self._inside.clear()
                 if found.delivering is not mine and found.is_crowded:
@@ -341,11 +151,14 @@ class MemoryHub(Hub):
             if found.delivering is mine:
                 self._deliver(found)
         finally:
+            # left over if a signal handler has raised in the other ``finally``
+            if self._inside and self._inside[0] is mine:
+                self._inside.clear()
             if found is not None:
                 found.end_delivery(mine)
         return Published(publication.offset, publication.epoch)
 
-    def _topic(self, name: str, now: float) -> _Topic:
+    def _topic(self, name: str, now: float) -> MemoryTopic:
         """Return the topic, and create it if necessary. Called with the lock held."""
         if self._freed:
             raise HubUnavailable("the hub was freed")
@@ -356,7 +169,7 @@ class MemoryHub(Hub):
         if topic is None:
             check_name("topic", name)
             self._look_for_old(now, name)
-            topic = self._topics[name] = _Topic(name, now)
+            topic = self._topics[name] = MemoryTopic(name, now)
         topic.use(now)
         return topic
 
@@ -370,16 +183,19 @@ class MemoryHub(Hub):
     def _look_at_some(self, now: float, count: int, is_full: bool) -> None:
         """Forget expired data of the topics whose turn it is, and expired topics."""
         for _ in range(min(count, len(self._topics))):
-            name, topic = self._topics.popitem(last=False)
+            # it stays in the table: a signal handler may raise anywhere
+            name, topic = next(iter(self._topics.items()))
             topic.trim(now, self.history_age / 1000, self.window_age / 1000)
             # when there is no room, a topic without kept data can be forgotten
             is_old = now - topic.used_at >= self.topic_age / 1000 or (
                 is_full and not topic.history and not topic.seen
             )
             if topic.is_used or not is_old:
-                self._topics[name] = topic
+                self._topics.move_to_end(name)
+            else:
+                del self._topics[name]
 
-    def _wait_for_room(self, topic: _Topic, mine: object) -> None:
+    def _wait_for_room(self, topic: MemoryTopic, mine: object) -> None:
         """Wait until fewer publications of *topic* wait, or it is this call's turn to deliver them.
 
         Called with the lock held, which is released while waiting.
@@ -396,7 +212,7 @@ class MemoryHub(Hub):
         finally:
             topic.end_waiting(mine, in_time)
 
-    def _deliver(self, topic: _Topic) -> None:
+    def _deliver(self, topic: MemoryTopic) -> None:
         """Call the subscriptions of *topic* until no publication waits."""
         raised: BaseException | None = None
         counts, safe = self._counts, self._safe
@@ -408,8 +224,7 @@ class MemoryHub(Hub):
             while True:
                 with safe:
                     found = topic.next_delivery(delivered)
-                    # not for every free place: waking a thread costs as much as many publications
-                    if topic.publishers_waiting and len(topic.waiting) < _MOST_AHEAD // 2:
+                    if topic.publishers_waiting and topic.has_room:
                         self._room.notify_all()
                     if found is None:
                         break

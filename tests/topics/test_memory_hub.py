@@ -13,7 +13,7 @@ from support.hubs import Heard
 from support.waiting import BOUND, MS, ms
 
 from mormot_ws import HubFull, Lost, MemoryHub, Publication
-from mormot_ws.topics import memory_hub
+from mormot_ws.topics import memory_hub, memory_topic
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ class TestDelivery:
         self, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """One of those that wait takes its place."""
-        monkeypatch.setattr(memory_hub, "_MOST_AHEAD", 4)
-        monkeypatch.setattr(memory_hub, "_MOST_AT_ONCE", 2)
-        monkeypatch.setattr(memory_hub, "_MOST_AT_A_STRETCH", 20)
+        monkeypatch.setattr(memory_topic, "_MOST_AHEAD", 4)
+        monkeypatch.setattr(memory_topic, "_MOST_AT_ONCE", 2)
+        monkeypatch.setattr(memory_topic, "_MOST_AT_A_STRETCH", 20)
         stop, gate = threading.Event(), Gate()
         hub.subscribe("news", gate)
 
@@ -119,7 +119,7 @@ class TestDelivery:
         self, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It gets what is still there when it goes on, and is told what is not."""
-        monkeypatch.setattr(memory_hub, "_MOST_AHEAD", 4)
+        monkeypatch.setattr(memory_topic, "_MOST_AHEAD", 4)
         monkeypatch.setattr(memory_hub, "_LEAST_WAITING", 10)
         monkeypatch.setattr(memory_hub, "_LONGEST_STANDSTILL", ms(30))
         hub.history_count = 5
@@ -144,7 +144,7 @@ class TestDelivery:
         self, hub: MemoryHub, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It would wait for itself, or for another callback that waits for it."""
-        monkeypatch.setattr(memory_hub, "_MOST_AHEAD", 4)
+        monkeypatch.setattr(memory_topic, "_MOST_AHEAD", 4)
         monkeypatch.setattr(memory_hub, "_LONGEST_STANDSTILL", ms(60_000))
         heard = Heard()
 
