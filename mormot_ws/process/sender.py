@@ -15,6 +15,7 @@ from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
 
+from ..core.forks import call_in_child
 from ..core.frames import (
     SHORT_TEXT,
     WebSocketFrame,
@@ -534,3 +535,12 @@ class Sender:
 
 
 _main_ident = threading.main_thread().ident
+
+
+def _fork_is_main() -> None:
+    # in a child the thread that has forked is the main thread, which runs the signal handlers
+    global _main_ident
+    _main_ident = get_ident()
+
+
+call_in_child(_fork_is_main)

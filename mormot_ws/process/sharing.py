@@ -6,7 +6,18 @@ import threading
 from threading import get_ident
 from time import monotonic
 
+from ..core.forks import call_in_child
+
 _main_ident = threading.main_thread().ident
+
+
+def _fork_is_main() -> None:
+    # in a child the thread that has forked is the main thread, which runs the signal handlers
+    global _main_ident
+    _main_ident = get_ident()
+
+
+call_in_child(_fork_is_main)
 
 
 class Sharing:
