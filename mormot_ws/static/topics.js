@@ -1,8 +1,6 @@
 /**
- * Topics of a mormot_ws server, for browsers: missed publications arrive after a reconnection, and
- * each publication arrives once. docs/reference/topics-js.md describes this module,
+ * Topics of a mormot_ws server, for browsers. docs/reference/topics-js.md describes this module,
  * docs/reference/topics-protocol.md its messages. It is a single file without a build step.
- *
  * @typedef {Error & { code: string }} TopicsError code: of the server, "full", "offline", "closed"
  * @typedef {{ epoch: string, offset: number }} Position how far a topic has been read
  * @typedef {Position & { topic: string, data: any }} Publication
@@ -16,8 +14,7 @@
  * @typedef {PromiseWithResolvers<any> & { seq: number, topic: string, json: string, size: number }}
  *     Unacknowledged
  * @typedef {{ version: number, session: string, sequence: number, positions: { [topic: string]:
- *     [string, number] }, unacknowledged: [number, string, string][] }} State
- */
+ *     [string, number] }, unacknowledged: [number, string, string][] }} State */
 
 const FINAL = new Set([1003, 1007, 1009, 4001, 4002]); // another attempt would end the same way
 const HELLO_TIMEOUT = 10_000; // milliseconds
@@ -29,10 +26,9 @@ const newLink = () => ({ socket: /** @type {WebSocket | null} */ (null),
   asked: /** @type {Map<string, number>} */ (new Map()), // how many `sub` are unanswered
   questions: /** @type {PromiseWithResolvers<any>[]} */ ([]) }); // unanswered `members`
 
-/** A client. It connects at once, and again after each loss, until close() or the event "ended".
- *  Events with their detail: "online" {member}, "offline" {code, reason}, "waiting" {ms, code,
- *  reason} before each further attempt, "answered" {topic, json, error} for each publication,
- *  "ended" {code, reason}. */
+/** A client: it connects at once, and again after each loss, until close() or "ended". Events:
+ *  "online" {member}, "offline" {code, reason}, "waiting" {ms, code, reason} before each further
+ *  attempt, "answered" {topic, json, error} for each publication, "ended" {code, reason}. */
 export class Topics extends EventTarget {
   #url; #options; #bound; #session; #sequence; #positions; // of topics that are not subscribed
   #phase = "waiting"; // then "connecting", "online"; in the end "ended"

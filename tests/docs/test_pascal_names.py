@@ -46,6 +46,7 @@ OURS = {
     "LinearBackoff",
     "Lost",
     "MainThreadQueue",
+    "MillisecondsWarning",
     "MemoryHub",
     "Peer",
     "PermessageDeflate",

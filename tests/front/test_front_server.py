@@ -364,10 +364,10 @@ def test_a_method_is_called_with_its_types(calling: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
-        (("add", 1, "2"), -32602, r"add\(\): b has to be int, not str"),
+        (("add", 1, "2"), -32602, r"add\(\): b must be int, not str"),
         (("add",), -32602, r"add\(\): missing a required argument"),
         (("add", 1, 2, 3), -32602, r"add\(\): too many positional arguments"),
-        (("who", 1), -32602, r"tags\[0\] has to be str, not int"),
+        (("who", 1), -32602, r"tags\[0\] must be str, not int"),
         (("ad", 1), -32601, "there is no method 'ad'"),
         (("fail", "oh"), -32000, "^ValueError: oh$"),
         (("fail", "\ud800".encode("utf-16", "surrogatepass").decode("latin-1")), -32000, "Value"),
