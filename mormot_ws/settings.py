@@ -230,8 +230,9 @@ class WebSocketProcessSettings:
 
     # --- settings of the original, with its names and units
 
-    #: milliseconds without any received data before a ping is sent; 0: never. The original's
-    #: default is 20 000 on a server and 0 on a client
+    #: milliseconds without any received data before a ping is sent, up to 2 % (at most 250 ms)
+    #: later, together with those of other connections; 0: never. The original's default is 20 000
+    #: on a server and 0 on a client
     heartbeat_delay: int = field(default=20_000, metadata=_LONG_MS)
     #: milliseconds; kept for ported code, but not used: the original's loop polls, ours is woken
     #: immediately
