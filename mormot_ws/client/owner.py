@@ -15,6 +15,7 @@ class ClientOwner(Protocol):
 
     host: str
     port: int
+    tls: bool
     settings: WebSocketProcessSettings
     process_name: str
     #: milliseconds to wait for the server

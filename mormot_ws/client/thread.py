@@ -29,6 +29,7 @@ from ..states import (
 )
 from .connection import WebSocketProcessClient
 from .delays import AttemptFailure, ReconnectWaits, reopen_failure
+from .hints import hint
 from .owner import ClientOwner
 
 _log = get_logger("mormot_ws.client")
@@ -298,11 +299,13 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
 
     def _tell_first_failure(self, failure: ReconnectFailure) -> None:
         """Log that there will be more attempts; they are logged at DEBUG."""
+        question = hint(failure, self.process.protocol, self._client.tls)
         _log.warning(
-            "%s: the first attempt to %s failed: %s; it keeps trying",
+            "%s: the first attempt to %s failed: %s%s; it keeps trying",
             self.name,
             "reconnect" if self.process.upgrades else "connect",
             failure.text,
+            f" ({question})" if question else "",
             extra=self._fields(),
         )
 

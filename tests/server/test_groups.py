@@ -146,4 +146,5 @@ def test_joining_and_leaving_of_many_threads_loses_nobody(
     for process in list(alive):
         for group in process.groups:
             process.leave(group)
-    assert server.groups == []
+    # a connection that has just ended leaves its groups behind the table of connections
+    wait_for(lambda: server.groups == [])
