@@ -306,6 +306,10 @@ def test_an_object_that_is_released_during_a_call_is_freed_behind_it() -> None:
 # ---------------------------------------------------------------------------------- for each thread
 
 
+@pytest.mark.skipif(
+    os.environ.get("MORMOT_WS_TEST_SERVER") == "async",
+    reason="connections of the event-driven server share threads",
+)
 def test_a_thread_has_an_object_as_long_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each connection of this server has a thread; native clients are told that kind's number."""
     monkeypatch.setattr("mormot_ws.services.expiry._MOST_LATE", 0.02)
