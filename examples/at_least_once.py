@@ -6,7 +6,7 @@ Each message is kept and sent again until the receiver has acknowledged it.
     python examples/at_least_once.py send [--host 127.0.0.1] [--port 8999] < messages.txt
 
 ``receive`` prints the messages. ``send`` sends the lines of its standard input and ends when all of
-them have been acknowledged. In between, pull the cable, or stop and restart the receiver.
+them have been acknowledged. Meanwhile, unplug the cable, or stop and restart the receiver.
 docs/delivery.md explains what this adds to the guarantees of the library.
 
 The sender begins with the number from which it continues: ``{"session": "3f…", "first": 7}``. Then

@@ -122,7 +122,7 @@ class HubFull(HubError):
 
 
 class HubRefused(HubError):
-    """The hub refused: missing permissions, or a read-only replica."""
+    """The hub refused the operation: missing permissions, or a read-only replica."""
 
 
 class ServiceError(WebSocketsError):

@@ -147,7 +147,7 @@ class Metrics(Collector):
         IS_TEXT("name", name)
         kind = _kind_of(watched)
         if name in self._watched[kind]:
-            raise ValueError(f"there already is a {kind} {name!r}: give each its own name")
+            raise ValueError(f"there is already a {kind} {name!r}: give each its own name")
         self._watched[kind] = {**self._watched[kind], name: watched}
 
     def remove(self, watched: Watched) -> None:
@@ -165,7 +165,8 @@ class Metrics(Collector):
         :param bearer: a token that the request has to contain (``Authorization: Bearer …``);
             ``''``: no token is required.
 
-        Raises the same as :meth:`add`, and ``ValueError`` if the path already has a handler.
+        Raises the same exceptions as :meth:`add`, and ``ValueError`` if the path already has a
+        handler.
         """
         IS_TEXT("bearer", bearer)
 

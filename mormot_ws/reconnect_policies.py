@@ -143,10 +143,10 @@ class ExponentialBackoff(KnownAttributes):
     :param max_time_ms: give up this many milliseconds after the loss; 0: never.
 
     A client recovers quickly from a short loss, at the cost of early attempts: about four in the
-    first second, one in the next, then one every two seconds. If a server that refuses sends
-    ``Retry-After``, it is obeyed up to five minutes, and the drawn wait is added to it. When many
-    clients lose a server for 5 s, their attempts in the first second are 3.2 times the mean of the
-    outage; with ``base_ms=200``, 2.9 times.
+    first second, one in the next, then one every two seconds. A ``Retry-After`` header in a refusal
+    is respected up to five minutes, and the drawn wait is added to it. When many clients lose a
+    server for 5 s, they make 3.2 times as many attempts in the first second as in the average
+    second of the outage; with ``base_ms=200``, 2.9 times as many.
     """
 
     _CHECKS: ClassVar = {"base_ms": _is_above_0, "cap_ms": _is_above_0, **_LIMITS}
@@ -286,7 +286,7 @@ class StopOn(KnownAttributes):
         self.certificates: bool = certificates
 
     def next_delay(self, failure: ReconnectFailure) -> float | None:
-        """Ask the other policy, unless this failure means giving up."""
+        """Give up on this failure, or ask the other policy."""
         if failure.http_status in self.http_statuses:
             return None
         if failure.kind is FailureKind.lost and failure.close_code in self.close_codes:

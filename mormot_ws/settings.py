@@ -324,7 +324,8 @@ class WebSocketProcessSettings:
     #: threads of an event-driven server: this many callbacks can block or compute at the same
     #: time; while all of them are busy, the other connections wait
     max_server_threads: int = field(default=256, metadata=_NUMBER_FROM_1)
-    #: pings that a peer may send per second; more close its connection with 1008; 0: no limit
+    #: pings that a peer may send per second; if it sends more, its connection is closed with 1008;
+    #: 0: no limit
     max_pings_per_second: int = field(default=1_000, metadata=_NUMBER)
     #: messages per minute from one address that a server of a REST protocol cannot read with its
     #: key; above this, upgrades from the address are refused with 406 for a while; 0: no limit

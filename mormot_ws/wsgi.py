@@ -359,10 +359,10 @@ def _take(environ: Environ) -> Any:
     if isinstance(taken.sock, ssl.SSLSocket):
         raise _unable(
             "the WSGI server terminates TLS itself, so its connection cannot be taken over; "
-            "let a front end (e.g. nginx) do TLS"
+            "terminate TLS in a front end (e.g. nginx)"
         )
     if taken.mode not in _THREADED or type(taken.sock) is not socket.socket:
-        raise _unable(f"a server with real threads is needed, not {taken.mode} with green ones")
+        raise _unable(f"a server with real threads is needed, not {taken.mode} with green threads")
     if not environ.get("wsgi.multithread"):
         raise _unable(
             "the WSGI server runs without threads: one connection would block it completely "

@@ -88,9 +88,9 @@ def make_parser() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentP
 def _add_common(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     _flag(output, "--json", "write one JSON object per line to standard output, for scripts")
-    _flag(output, "--log-json", "write the library's log and all remarks to standard error as JSON")
+    _flag(output, "--log-json", "write the library's log and all notices to standard error as JSON")
     _flag(output, "--plain", "no colours, bars or line editing, even on a terminal")
-    output.add_argument("-q", "--quiet", action="store_true", help="no remarks except errors")
+    output.add_argument("-q", "--quiet", action="store_true", help="no notices except errors")
     output.add_argument(
         "-v", "--verbose", action="count", default=0, help="show the library's log; -vv: all of it"
     )
@@ -413,9 +413,9 @@ def _check_together(args: argparse.Namespace) -> None:
         if args.hub and (args.protocol or "").lower() == "topics":
             raise UsageError("leave out --protocol topics: --hub already serves it")
         if args.drain and not (args.health and args.processes is None):
-            raise UsageError("--drain requires --health and excludes --processes")
+            raise UsageError("--drain requires --health and cannot be combined with --processes")
         if args.metrics and args.processes is not None:
-            raise UsageError("--metrics excludes --processes: each would report only its own")
+            raise UsageError("--metrics cannot be combined with --processes: each has its own")
         if args.client_ca and not args.cert:
             raise UsageError("--client-ca requires --cert")
         args.uri = args.uri.removeprefix("/")
@@ -431,7 +431,7 @@ def _check_together(args: argparse.Namespace) -> None:
         raise UsageError("choose either --bearer or an Authorization header")
     if args.command == "connect":
         if (args.subscribe or args.publish) and args.binary:
-            raise UsageError("--subscribe and --publish exclude --binary")
+            raise UsageError("--subscribe and --publish cannot be combined with --binary")
         if (args.subscribe or args.publish) and len(args.protocol) > 1:
             raise UsageError("--subscribe and --publish allow only one --protocol")
         if len(set(args.subscribe)) < len(args.subscribe):

@@ -49,7 +49,7 @@ CONNECT = """\
 Connect to any WebSocket server, send each line of standard input as a message,
 and print the messages that arrive.
 
-Messages go to standard output, remarks (connected, closed, ...) to standard
+Messages go to standard output, notices (connected, closed, ...) to standard
 error. Press Ctrl-C, or Ctrl-D at the start of a line, to close the connection.
 """
 

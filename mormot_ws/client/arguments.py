@@ -56,7 +56,7 @@ def check_upgrade_arguments(
         )
     if any(c <= " " or c in "#\x7f" for c in uri):
         raise ValueError(
-            f"{shown_uri(uri)!r}, with its query, cannot be requested: percent-encode blanks, '#'"
+            f"{shown_uri(uri)!r}, with its query, cannot be requested: percent-encode spaces, '#'"
             " and control characters"
         )
     if (
@@ -153,7 +153,7 @@ def connect_target(
                 raise TypeError("pass one protocol, not two")
             elif protocol is not None:
                 raise TypeError(
-                    "after the protocol come the headers, lines like 'Name: value' in one str,"
+                    "the headers follow the protocol, as lines like 'Name: value' in one str,"
                     f" not {type(protocol).__name__}"
                 )
             protocol, port = port, None

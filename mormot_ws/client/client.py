@@ -211,7 +211,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
     def websockets(self) -> WebSocketProcessClient | None:
         """The process of the WebSocket. Mirrors ``WebSockets``.
 
-        It is None before the first upgrade, unless :meth:`auto_reconnect` is to make that upgrade.
+        It is None before the first upgrade, unless :meth:`auto_reconnect` makes that upgrade.
         """
         return self._life.process
 
@@ -247,7 +247,7 @@ class HttpClientWebSockets(CrtSocket, FreedByWith):
         then closed, and :attr:`upgrade_failure` has the server's answer. After
         :meth:`auto_reconnect`, the client keeps trying in the background. The upgrade takes up to
         ``timeout`` ms for the server's answer, and as long again for connecting. In this client's
-        frame callbacks it is refused with a text, because the connection has not ended there.
+        frame callbacks it returns an error text, because the connection has not ended there.
 
         Raises ``TypeError`` or ``ValueError`` for invalid arguments, including a *protocol* that
         another client is using, and :class:`WebSocketsError` for a *key* without the extra

@@ -115,7 +115,7 @@ def _send_on(
         content = _read_body(answer, max_answer_bytes)
     except http.client.InvalidURL:
         # the exception's text has the whole URL, whose query may contain a token
-        text = "InvalidURL: percent-encode blanks and control characters in a URL"
+        text = "InvalidURL: percent-encode spaces and control characters in a URL"
         return HttpAnswer(status=HTTP_CLIENTERROR, error=text)
     except (OSError, http.client.HTTPException) as exc:
         if isinstance(exc, OSError) and is_foreign_timeout(exc):
@@ -193,7 +193,8 @@ def rest_request(
     if process.exchange is None:
         name = shown_name(process.protocol.name)
         return HttpAnswer(
-            HTTP_CLIENTERROR, error=f"the protocol of the WebSocket, {name!r}, carries no requests"
+            HTTP_CLIENTERROR,
+            error=f"the protocol of the WebSocket, {name!r}, does not support requests",
         )
     context = HttpServerRequest(url, method or "GET", header, data, data_type)
     status = process.notify_callback(context, mode)

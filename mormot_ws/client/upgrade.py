@@ -382,7 +382,7 @@ def check_custom_headers(headers: str) -> None:
     """Raise ``ValueError`` for custom headers that are malformed or belong to the handshake."""
     for name, _ in split_header_lines(headers):
         if name.lower() in _ORDER and name.lower() not in ("host", "accept", "user-agent"):
-            raise ValueError(f"the handshake writes the header {name!r} itself: leave it out")
+            raise ValueError(f"the handshake sets the header {name!r} itself: leave it out")
 
 
 def _header_lines(asked: str, headers: str, user_agent: str) -> tuple[list[str], str]:

@@ -95,7 +95,7 @@ def _after_fork_in_child() -> None:
                 owned.action(owner)
             # the other objects still have to die
             except Exception:  # noqa: BLE001
-                _log.exception("%r was not left to the parent after a fork", owner)
+                _log.exception("%r: the clean-up in a forked child failed", owner)
 
 
 # missing on Windows

@@ -73,25 +73,27 @@ def connect(
     :param on_close: ``f(ws, code, reason)``, called when a connection has ended, on either side.
     :param on_error: ``f(ws, error)``, called with exceptions raised in callbacks, with the errors
         of failed attempts to connect, and with :class:`GaveUp`.
-    :param tls: for ``wss://``; None: the default, which verifies the certificate and the host name.
+    :param tls: an ``ssl.SSLContext`` for ``wss://``; None: the default context, which verifies the
+        certificate and the host name.
     :param tls_server_name: the name that the certificate must be valid for, if it is not the host
         in *uri*: behind a tunnel, or with an address instead of a name. It is sent as SNI.
     :param proxy: ``http://…``, ``socks5://…``; '': none; None: from the environment.
     :param policy: decides how long to wait between attempts, and when to give up; None:
         ``settings.reconnect_policy`` if it was set; otherwise waits that grow from a tenth of a
         second to at most 4 s, and :class:`StopOn` for 401, 403, 404 and rejected certificates.
-    :param inbox: the most messages that can wait for :meth:`Connection.recv`.
+    :param inbox: the maximum number of messages that can wait for :meth:`Connection.recv`.
     :param overflow: what to do when the inbox is full: ``'wait'`` stops reading, so that the sender
         has to wait, too; ``'drop_oldest'`` drops the oldest message; ``'close'`` closes the
         connection permanently.
-    :param compression: offer permessage-deflate; None: as in *settings*, where the default is no.
+    :param compression: offer permessage-deflate; None: as in *settings*, where it is off by
+        default.
     :param topics: True: use :meth:`Connection.subscribe` and :meth:`Connection.publish` instead of
         messages; *protocol* is then ``'topics'`` by default. To continue where an earlier program
         stopped, pass what its ``ws.topics.state()`` returned.
     :param timeout: seconds for connecting, for each handshake, and for a :meth:`Connection.send`
         that waits for the connection.
-    :param settings: all other settings; None: the defaults, except that two unanswered heartbeats
-        end a connection, not five.
+    :param settings: all other settings; None: the defaults, except that a connection ends after two
+        unanswered heartbeats instead of five.
 
     The functions and callbacks run in the connection's own thread, one at a time. An exception in
     a callback is logged and passed to *on_error*, and has no other effect; in a function for *uri*

@@ -433,7 +433,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
 
     def _give_up_reading(self) -> None:
         """The inbox is full, and ``overflow`` is to close the connection."""
-        text = "the inbox is full: nobody reads the messages"
+        text = "the inbox is full: nothing is reading the messages"
         failure = ReconnectFailure(FailureKind.lost, text, 0, 0.0, _POLICY_VIOLATION)
         _log.warning("%r: closing: %s", self, text)
         self._client.free_later(_POLICY_VIOLATION, "inbox is full")

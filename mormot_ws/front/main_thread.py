@@ -75,13 +75,13 @@ class _Job:
 class MainThreadQueue(FixedAttributes, ClosedByWith):
     """Runs functions in the thread that creates it, the main thread of a desktop program.
 
-    :param wake: called from any thread when there is something to run. It makes the main thread
+    :param wake: called from any thread when there is something to run. It must make the main thread
         call :meth:`run_pending`, like the ``emit`` of a Qt signal. None: a timer does this, as with
         :meth:`start`.
-    :param most: the most calls that can wait. If the queue is full, the thread that queues a call
-        waits: a connection then stops reading, and eventually its peer has to wait. It waits up to
-        10 s, and not at all while the main thread waits inside the library, for example in
-        ``close()``. The call is then queued anyway, so none is lost.
+    :param most: the maximum number of calls that can wait. If the queue is full, the thread that
+        queues a call waits: a connection then stops reading, and eventually its peer has to wait.
+        It waits up to 10 s, and not at all while the main thread waits inside the library, for
+        example in ``close()``. The call is then queued anyway, so none is lost.
 
     The calls of one thread run in order. As a context manager, it closes at the end of the block.
     """
@@ -217,7 +217,7 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
         self._check_main("start()")
         check_callback(after, "after", "milliseconds", "function")
         if self._after is not None:
-            raise WebSocketsError("start() was called already")
+            raise WebSocketsError("start() has already been called")
         self._interval = max(1, round(seconds("every", every) * 1000))
         self._after = after
         after(self._interval, self._turn)
@@ -283,12 +283,12 @@ class MainThreadQueue(FixedAttributes, ClosedByWith):
                 if self._withdraw(job):
                     _log.error(
                         "DEADLOCK: thread %r waits in synchronize() for the main thread, which "
-                        "waits inside the library, maybe for this thread. The call is not made; "
+                        "waits inside the library, possibly for this thread. The call is not made; "
                         "queue() would not wait. The main thread is here:\n%s",
                         threading.current_thread().name,
                         OwnText(stack),
                     )
-                    raise WebSocketsError("the main thread waits inside the library: a deadlock")
+                    raise WebSocketsError("deadlock: the main thread is waiting inside the library")
             elif now >= end:
                 begun = "" if self._withdraw(job) else "; it has started and continues"
                 raise TimeoutError(f"the main thread did not run it in time{begun}")

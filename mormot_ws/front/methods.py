@@ -136,7 +136,7 @@ class RemoteMethods:
     def add(self, method: RemoteMethod) -> None:
         """Add *method*; raise ``ValueError`` if there is already one with that name."""
         if method.name in self._methods:
-            raise ValueError(f"there already is a method {method.name!r}")
+            raise ValueError(f"there is already a method {method.name!r}")
         self._methods[method.name] = method
 
     def answer(self, peer: Peer, call: Call) -> WebSocketFrame:

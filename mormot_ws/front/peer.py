@@ -97,8 +97,7 @@ class Peer(FixedAttributes):
     def join(self, group: str) -> bool:
         """Add it to *group*; return False if it is no longer connected.
 
-        A group exists from its first member to its last; a peer leaves all groups when its
-        connection ends.
+        A group exists as long as it has members; a peer leaves all groups when its connection ends.
         """
         return self._process.join(group)
 
@@ -139,7 +138,7 @@ class Peer(FixedAttributes):
         return process.send_frame(frame)
 
     def close(self, code: int = 1000, reason: str = "") -> bool:
-        """Close the connection with a close frame; return True if the peer has answered it.
+        """Close the connection with a close frame; return True if the peer answered it.
 
         Waits for the answer for up to ``settings.close_timeout``, but not in a callback of this
         peer. Raises ``ValueError`` for a *code* that must not be sent (1000 and 3000 to 4999 are

@@ -42,8 +42,8 @@ class Sending(FixedAttributes):
         return self._topics
 
     def on_subscribe(self, callback: _OnSubscribe, /) -> _OnSubscribe:
-        """Register ``f(peer, topic)``, called for each subscription of a peer. It returns True,
-        False, or the reason for a refusal as text. Without it, everything is allowed. Raises
+        """Register ``f(peer, topic)``, called each time a peer subscribes. It returns True, False,
+        or the reason for a refusal as text. Without it, everything is allowed. Raises
         :class:`WebSocketsError` without a hub.
         """
         check_callback(callback, "on_subscribe", "peer", "topic")
@@ -51,9 +51,9 @@ class Sending(FixedAttributes):
         return callback
 
     def on_publish(self, callback: _OnPublish, /) -> _OnPublish:
-        """Register ``f(peer, topic, data)``, called for each publication of a peer. It returns
-        True, False, the reason for a refusal as text, or the data to publish instead, as described
-        in :class:`WebSocketProtocolTopics`; otherwise like :meth:`on_subscribe`.
+        """Register ``f(peer, topic, data)``, called each time a peer publishes. It returns True,
+        False, the reason for a refusal as text, or the data to publish instead, as described in
+        :class:`WebSocketProtocolTopics`; otherwise like :meth:`on_subscribe`.
         """
         check_callback(callback, "on_publish", "peer", "topic", "data")
         self._of_hub().on_publish = callback
@@ -70,8 +70,8 @@ class Sending(FixedAttributes):
         protocol: str | None = None,
         exclude: Peers = (),
     ) -> int:
-        """Send a ``str`` as text or ``bytes`` as a binary message to all peers; return to how
-        many.
+        """Send a ``str`` as text or ``bytes`` as a binary message to all peers; return the number
+        of receivers.
 
         :param group: send only to this group.
         :param to: send only to this peer or these peers, given as objects or ids.
@@ -98,11 +98,11 @@ class Sending(FixedAttributes):
         return self._broadcast(json_frame(value), group, to, protocol, exclude)
 
     def publish(self, topic: str, data: Any) -> Published:
-        """Publish *data*, any JSON value, on *topic*, for the subscribers of all servers of the
-        hub; return its number.
+        """Publish *data*, any JSON value, on *topic*, for the subscribers of all servers with the
+        same hub; return its offset.
 
-        Waits for the hub, with a bound. Raises the same as :meth:`Hub.publish`, and
-        :class:`WebSocketsError` without a hub.
+        Waits for the hub, for at most the hub's ``timeout``. Raises the same exceptions as
+        :meth:`Hub.publish`, and :class:`WebSocketsError` without a hub.
         """
         return self.hub.publish(topic, data)
 

@@ -62,21 +62,22 @@ _Server = TypeVar("_Server", bound="Server")
 
 
 class Server(Sending, ClosedByWith):
-    """A WebSocket server: functions per sub-protocol, peers, groups.
+    """A WebSocket server, with peers, groups and callbacks for each sub-protocol.
 
     :param port: the port to listen on, ``0`` for any free port; or an address with a port, as for
         :class:`WebSocketServer` (``'127.0.0.1:8999'``).
     :param address: the address to listen on; ``''`` for all addresses, IPv4 and IPv6. Without a
-        *port*: ``'unix:/path'``, or another one of those in :doc:`/how-to/listen`.
+        *port*: ``'unix:/path'``, or another form from :doc:`/how-to/listen`.
     :param tls: an ``ssl.SSLContext``, or a tuple (certificate file, key file); None: ``ws://``.
     :param authenticate: ``f(request)``, called for each client that wants to connect. It returns a
         user, any object, which becomes ``peer.user``; or the HTTP status of the refusal, e.g. 403.
         None and False mean 401. Without this function, every client may connect.
     :param settings: :class:`WebSocketProcessSettings`, in milliseconds: limits, origins, time-outs;
-        None: the defaults, except that two unanswered heartbeats end a connection, not five.
+        None: the defaults, except that a connection ends after two unanswered heartbeats instead of
+        five.
     :param name: a name for the threads and the log lines.
-    :param socket: instead of *port* and *address*: one or several sockets that listen already. The
-        server closes them when it ends.
+    :param socket: instead of *port* and *address*: one or several sockets that are already
+        listening. The server closes them when it ends.
     :param reuse_port: let several servers share a port.
     :param unix_mode: the permissions of a Unix socket's file, e.g. ``0o660``.
     :param hub: the hub for topics, a :class:`MemoryHub` or one that several servers share. Clients
@@ -87,10 +88,10 @@ class Server(Sending, ClosedByWith):
     :param hide_errors: if a method raises an exception other than :class:`CallError`, answer with
         ``internal error`` instead of its text.
 
-    It listens from :meth:`run`, :meth:`start` or the beginning of a ``with`` block. You can
-    register functions before and after that. They run in the server's threads, one at a time for
-    each peer, and exceptions in them are logged. Raises ``TypeError``/``ValueError`` for invalid
-    arguments. All methods are thread-safe.
+    It starts to listen in :meth:`run`, in :meth:`start` or at the beginning of a ``with`` block.
+    You can register functions before and after that. They run in the server's threads, one at a
+    time for each peer, and exceptions in them are logged. Raises ``TypeError``/``ValueError`` for
+    invalid arguments. All methods are thread-safe.
     """
 
     _ELSEWHERE: ClassVar[dict[str, str]] = SERVER_ELSEWHERE
@@ -167,7 +168,7 @@ class Server(Sending, ClosedByWith):
         for clients that request none. A message is ``str`` or ``bytes``. If the parameter is
         annotated as ``str`` or ``bytes``, peers that send the other type are disconnected with
         1003. Raises ``TypeError`` for a function that cannot be called like this (``async def``,
-        for example), and ``ValueError`` if there is one already.
+        for example), and ``ValueError`` if one is already registered.
         """
         return self._register("on_message", protocol, "peer", "message")
 
@@ -187,7 +188,8 @@ class Server(Sending, ClosedByWith):
     def on_close(self, callback: _OnClose, /) -> _OnClose: ...
     def on_close(self, protocol: Any = "", /) -> Any:
         """Register ``f(peer, code, reason)``, called last, when the connection of a peer has ended;
-        otherwise like :meth:`on_message`. The code is from the close frame; 1006: it was lost.
+        otherwise like :meth:`on_message`. *code* is the close code; 1006 means that the connection
+        was lost.
         """
         return self._register("on_close", protocol, "peer", "code", "reason")
 
@@ -257,7 +259,7 @@ class Server(Sending, ClosedByWith):
             handlers = self._offer(protocol)
             if getattr(handlers, name) is not None:
                 whom = f"the sub-protocol {protocol!r}" if protocol else "clients that request none"
-                raise ValueError(f"there already is an {name} for {whom}")
+                raise ValueError(f"there is already an {name} for {whom}")
             if name == "on_message":
                 handlers.kind = only_kind(function, 1)
             setattr(handlers, name, function)
@@ -324,9 +326,9 @@ class Server(Sending, ClosedByWith):
             server.on_request = partial(self._answer_http, server)
 
     def close(self) -> None:
-        """Say goodbye (1001) to all peers and stop listening; :meth:`run` then returns.
+        """Close all connections with 1001 and stop listening; :meth:`run` then returns.
 
-        Waits, with a bound, for the peers' answers and for running callbacks; in one of its own
+        Waits for a limited time for the peers' answers and for running callbacks; in one of its own
         callbacks it returns immediately. Safe to call twice; :meth:`start` starts it again.
         """
         with self._safe:
@@ -353,11 +355,12 @@ class Server(Sending, ClosedByWith):
                 run.put(None)
 
     def run(self) -> None:
-        """Serve until Ctrl-C, SIGTERM or :meth:`close`, then say goodbye (1001) to all peers, and
+        """Serve until Ctrl-C, SIGTERM or :meth:`close`, then close all connections with 1001, and
         return. The program then continues after the call, and ends with exit code 0.
 
         The previous signal handlers are restored before it returns. Only the main thread gets
-        signals; in another thread it serves until :meth:`close`. Raises the same as :meth:`start`.
+        signals; in another thread it serves until :meth:`close`. Raises the same exceptions as
+        :meth:`start`.
         """
         stop: SignalQueue[None] = SignalQueue()
         with StopSignals(lambda: stop.put(None)):

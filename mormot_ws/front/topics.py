@@ -152,7 +152,7 @@ class DoorTopics:
             try:
                 self.hub.unsubscribe(_TOPIC, self._heard)
             except HubError as exc:
-                _log.debug("%r: was not unsubscribed at the hub: %s", self.server, exc)
+                _log.debug("%r: cannot unsubscribe at the hub: %s", self.server, exc)
 
     def _subscribe(self) -> bool:
         try:

@@ -251,7 +251,7 @@ class ProcessKeeper:
                 self._turn(selector, blocked, retry)
             # e.g. out of memory, or the application's log handler: all connections need this thread
             except BaseException:  # noqa: BLE001
-                self._report("a turn failed")
+                self._report("an iteration of the keeper's loop failed")
                 sleep(_AFTER_FAULT)
         if self._safe_start is safe_start:
             self._wake_read.close()
@@ -362,7 +362,7 @@ class ProcessKeeper:
                 process.stand_in(now)
             # a fault of one connection must not end the checks of all others
             except BaseException:  # noqa: BLE001
-                self._report("standing in for %r failed", process)
+                self._report("checking %r failed", process)
         self._plan_sweep()
 
     def _run_timers(self) -> None:

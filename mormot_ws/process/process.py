@@ -59,7 +59,7 @@ _new_queued = tuple.__new__
 
 
 class WebSocketProcess(CheckedConnection):
-    """One connection, as both sides have it. Mirrors ``TWebSocketProcess``.
+    """A connection, on either side. Mirrors ``TWebSocketProcess``.
 
     :param protocol: this connection's own protocol object.
     :param settings: shared by reference with the server or client.
@@ -68,7 +68,7 @@ class WebSocketProcess(CheckedConnection):
     :param connection_id: the server's number for the connection.
     :param process_name: a name for threads and for log lines.
     :param remote_ip: the peer's IP address; ``'unix:'`` on a Unix socket, '' if unknown.
-    :param owner_thread: the thread that is going to run the loop.
+    :param owner_thread: the thread that will run the loop.
 
     Any thread may call :meth:`send_frame`, :meth:`send_frame_async`, :meth:`shutdown`,
     :meth:`abort`, :meth:`notify_callback` and :meth:`status`, and may read the attributes.
@@ -242,8 +242,8 @@ class WebSocketProcess(CheckedConnection):
         connection, the frame is queued as by :meth:`send_frame_async`.
 
         Raises ``TypeError`` or ``ValueError`` for a frame that must not be sent. Other exceptions
-        (``KeyboardInterrupt``, or from a signal handler) are passed on; if part of the frame was
-        sent by then, the connection is given up. *ahead* is for the package itself: the result of
+        (``KeyboardInterrupt``, or from a signal handler) propagate; if part of the frame was sent
+        by then, the connection is given up. *ahead* is for the package itself: the result of
         ``prepare_ahead``.
         """
         try:
@@ -307,7 +307,7 @@ class WebSocketProcess(CheckedConnection):
         check_request(request)
         if self.exchange is None:
             name = shown_name(self.protocol.name)
-            request.out_error = f"the protocol {name!r} carries no requests"
+            request.out_error = f"the protocol {name!r} does not support requests"
             return 404
         return self.exchange.notify(request, mode)
 
@@ -472,7 +472,7 @@ class WebSocketProcess(CheckedConnection):
         return self.closer.fault(error, wait_ms)
 
     def overflowed(self) -> None:
-        """Close the connection because the queue is full, as the settings demand."""
+        """Close the connection because the queue is full, as the settings require."""
         if self.state is wpsRun and not self.start_shutdown(1008, "outgoing queue is full"):
             self.abort("outgoing queue is full: the peer does not read")
 

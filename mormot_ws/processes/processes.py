@@ -39,19 +39,19 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
     :param make_server: ``f(sockets, number)``, called in each OS process. It returns a
         :class:`Server`, a :class:`WebSocketAsyncServer` or a :class:`WebSocketServer` that listens
         on *sockets* (its parameter ``socket``). *number* counts from 0. It is pickled, so it must
-        be a function of a module or a ``functools.partial`` of one.
+        be a module-level function or a ``functools.partial`` of one.
     :param count: the number of OS processes.
     :param port: where to listen, as for :class:`WebSocketServer`; ``0``: a free port.
     :param socket: instead of *port*, one or several listening sockets.
     :param reuse_port: let other programs listen on the same port.
     :param unix_mode: the permissions of the file of ``unix:/path``.
-    :param start_timeout: the maximum time until an OS process listens, in milliseconds.
+    :param start_timeout: the maximum time for an OS process to start listening, in milliseconds.
     :param stop_timeout: the maximum time for an OS process to end, in milliseconds; after that it
         is killed.
 
     The parent opens and keeps the listening sockets, but does not serve clients itself. An OS
-    process that ends is started again: at once, then after growing waits. At the sixth end within a
-    minute, all of them are stopped, with an ERROR in the log. Raises ``ValueError`` or
+    process that ends is started again: at once, then after growing waits. If one ends six times
+    within a minute, all of them are stopped, with an ERROR in the log. Raises ``ValueError`` or
     ``TypeError`` for invalid arguments, and ``ValueError`` on Windows, which cannot share listening
     sockets this way.
     """
@@ -100,7 +100,7 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
             pickle.dumps(make_server)
         except Exception as exc:
             raise ValueError(
-                "make_server must be a function at the top of a module, which other processes can "
+                "make_server must be a module-level function, which other processes can "
                 f"import: {exc}"
             ) from exc
         self._make_server = make_server
@@ -229,7 +229,8 @@ class ServerProcesses(FixedAttributes, ClosedByWith):
     def call_at_end(self, callback: Callable[[], Any]) -> None:
         """Call *callback* when all processes have ended, in a thread of this object.
 
-        They end with :meth:`close`, or when they have ended too often. Set it before the start.
+        They end after :meth:`close`, or because one of them has ended too often. Call this before
+        :meth:`start`.
         """
         check_callback(callback, "callback")
         self._at_end = callback

@@ -23,7 +23,7 @@ class ProcessStatus:
     pid: int
     #: ``starting``, ``listening``, ``stopping`` or ``waiting`` (to be started again)
     state: str
-    #: how often it was replaced, because it had died or by ``replace()``
+    #: how often it was replaced, after it died or by ``replace()``
     starts: int
     #: the status of its server; None: it did not answer in time, or does not listen yet
     server: ServerStatus | None

@@ -260,7 +260,7 @@ class WebSocketProtocol(CheckedAttributes):
         return True
 
     def prepare_process(self, process: WebSocketProcess) -> None:
-        """Give *process* what this protocol needs in it.
+        """Set up *process* for this protocol.
 
         Called in the upgrading thread, before any other thread knows the process.
         """
@@ -313,7 +313,7 @@ class WebSocketProtocol(CheckedAttributes):
         return False
 
     def client_ended(self) -> None:
-        """Called on a client when there will be no other connection: after ``free()``, when the
+        """Called on a client when there will be no further connection: after ``free()``, when the
         policy has given up, or if there is no reconnection. Runs in the client's thread, last of
         all.
         """

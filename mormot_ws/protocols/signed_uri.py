@@ -82,7 +82,7 @@ class _UriGenerator:
         if len(token) > _MAX_TOKEN:
             raise ValueError(
                 f"the record results in a token of {len(token)} characters, but only {_MAX_TOKEN} "
-                "fit into a URI"
+                "fit in a URI"
             )
         return token, session
 
@@ -142,9 +142,9 @@ class WebSocketProtocolUri(WebSocketProtocolChat):
     :param local_path: the path that this server sees, if a proxy in front of it changes the path of
         *public_uri*: ``''`` if the proxy removes the whole of ``/gateway``. None: the same path.
 
-    A URI opens only this protocol, on its own path, even if others have the same secret. An upgrade
-    is refused with 404 if its token is not ours, has expired, was already used or came on another
-    path. The record is signed, not encrypted: the receiver can read it, but not change it.
+    A URI opens only this protocol, on its own path, even if other protocols use the same secret. An
+    upgrade is refused with 404 if its token is not ours, has expired, was already used or came on
+    another path. The record is signed, not encrypted: the receiver can read it, but not change it.
 
     Raises ``ValueError`` or ``TypeError`` for invalid arguments, and :class:`WebSocketsError`
     without the extra ``uri``.

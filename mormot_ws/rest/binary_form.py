@@ -41,7 +41,7 @@ def encode_varuint(value: int) -> bytes:
     if 0 <= value < 128:
         return _SMALL[value]
     if not 0 <= value < 1 << 32:
-        raise ValueError(f"a varuint is 0 to 2**32-1, not {value}")
+        raise ValueError(f"a varuint must be from 0 to 2**32-1, not {value}")
     groups = bytearray()
     while value > 127:
         groups.append(value & 127 | 128)
@@ -189,7 +189,7 @@ def is_jumbo(plain: bytes) -> bool:
 def encode_jumbo(frames: Sequence[bytes]) -> bytes:
     """Return the jumbo frame of the plain *frames*. Raises ``ValueError`` if there are none."""
     if not frames:
-        raise ValueError("a jumbo frame has at least one frame")
+        raise ValueError("a jumbo frame must contain at least one frame")
     parts = [_JUMBO_START, encode_varuint(len(frames) - 1)]
     for frame in frames:
         parts += (encode_varuint(len(frame)), frame)

@@ -100,7 +100,7 @@ def _choose() -> tuple[Callable[[bytes], int], bool]:
     return crc32c_python, False
 
 
-#: ``crc32c(data) -> int``: the function in use; ``HAVE_SPEEDUPS`` tells whether it is the C one
+#: ``crc32c(data) -> int``: the function in use; ``HAVE_SPEEDUPS`` is True if it is the C function
 crc32c: Callable[[bytes], int]
 HAVE_SPEEDUPS: bool
 crc32c, HAVE_SPEEDUPS = _choose()

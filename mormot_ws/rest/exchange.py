@@ -180,7 +180,7 @@ class RestExchange:
         if process.runs_loop() or current_thread() is process.owner_thread:
             raise WebSocketsError(
                 "a request that waits for its answer inside a callback of the same connection "
-                f"would wait for ever: this thread, {current_thread().name!r}, has to read the "
+                f"would wait forever: this thread, {current_thread().name!r}, has to read the "
                 "answer. Send it from another thread, or without waiting "
                 f"(Sec-WebSocket-REST: NonBlocking, non_blocking=True); see docs/how-to/rest.md"
             )

@@ -317,7 +317,7 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
     def set_encrypt_key(self, key: str, settings: WebSocketProcessSettings | None = None) -> None:
         """Encrypt with *key* from the next connection on; '': no encryption.
 
-        Raises the same as the constructor. Mirrors ``SetEncryptKey``.
+        Raises the same exceptions as the constructor. Mirrors ``SetEncryptKey``.
         """
         if not key:
             self._encrypt_with(None)
@@ -341,8 +341,8 @@ class WebSocketProtocolBinary(WebSocketProtocolRest):
         """
         if not isinstance(key, (bytes, bytearray)):
             raise TypeError(
-                f"key is 16, 24 or 32 bytes, not {type(key).__name__}; set_encrypt_key() takes a"
-                " password"
+                f"key must be 16, 24 or 32 bytes, not {type(key).__name__};"
+                " set_encrypt_key() takes a password"
             )
         if not key:
             self._encrypt_with(None)

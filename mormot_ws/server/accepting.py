@@ -143,7 +143,7 @@ class ListeningServer(WebSocketServerBase):
     def status(self) -> ServerStatus:
         """Return a snapshot for monitoring.
 
-        Any thread may call it. It takes some µs, and 1 µs more per connection.
+        Any thread may call it. It takes a few µs, plus 1 µs per connection.
         """
         return self._status(self.host, self.port)
 
@@ -163,8 +163,9 @@ class ListeningServer(WebSocketServerBase):
     def leave_visitors(self) -> None:
         """Accept no further connections; existing connections continue.
 
-        Use it if another OS process has the same listening socket, and accepts those that wait.
-        Otherwise they wait in vain, and this server keeps a core busy. Only ``free()`` may follow.
+        Use it only if another OS process has the same listening socket, and accepts the waiting
+        connections. Otherwise they wait in vain, and this server keeps a core busy. After this,
+        call only ``free()``.
         """
         self._leaves_visitors = True
 

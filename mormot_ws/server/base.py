@@ -64,9 +64,9 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         "close": "call free(), or use with",
         "on_connect": "set on_websocket_connect",
         "on_disconnect": "set on_websocket_disconnect",
-        "run": "it has been running since it was created: wait for what ends the program",
+        "run": "it has been running since it was created: wait for a signal or an event",
         "send": "use websocket_broadcast(frame), or send_frame(frame) of one of connections()",
-        "serve_forever": "it has been running since it was created: wait for what ends the program",
+        "serve_forever": "it has been running since it was created: wait for a signal or an event",
         "start": "it has been running since it was created",
         "stop": "call free(), or use with",
         "on_message": "the protocol handles messages: websocket_protocols.add("
@@ -244,11 +244,11 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         :param group: only on the connections that have joined that group.
         :param exclude: not on the connections with these numbers.
 
-        Any thread may call it. It never waits: what a receiver does not take at once is queued, for
-        the keeper to send. The frame is encoded once for all. Returns how many connections have
-        sent or queued it (a full queue refuses). Raises ``TypeError`` or ``ValueError``,
-        before anything is queued, if it is not a text or binary frame, or if it is text that is not
-        UTF-8 and a receiver's protocol requires UTF-8.
+        Any thread may call it. It never waits: what a receiver does not accept at once is queued
+        and sent by the keeper. The frame is encoded only once. Returns how many connections have
+        sent or queued it (a full queue refuses). Raises ``TypeError`` or ``ValueError``, before
+        anything is queued, if it is not a text or binary frame, or if it is text that is not UTF-8
+        and a receiver's protocol requires UTF-8.
         """
         check_frame(frame)
         if frame.opcode not in (focText, focBinary):

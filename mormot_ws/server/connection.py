@@ -99,7 +99,8 @@ class WebSocketProcessServer(WebCrtSocketProcess):
 
     @property
     def groups(self) -> frozenset[str]:
-        """The groups that this connection belongs to; once it has ended, those of its end."""
+        """The groups that this connection belongs to; after its end, those that it belonged to
+        last."""
         return self.owner.server._groups.groups_of(self) or self._last_groups
 
     def finish(self) -> None:

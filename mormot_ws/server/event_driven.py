@@ -45,14 +45,14 @@ class WebSocketAsyncServer(ListeningServer):
     """A WebSocket server for many connections, with few threads. Mirrors ``TWebSocketAsyncServer``.
 
     It offers the same as :class:`WebSocketServer`: protocols, callbacks, settings and limits. The
-    callbacks of one connection run one at a time and in order, each in some thread of the server;
+    callbacks of one connection run one at a time and in order, each in one of the server's threads;
     those of different connections run concurrently. They may block: while one does, another thread
     serves the other connections. ``settings.max_server_threads`` limits the number of threads.
 
     The parameters are those of :class:`WebSocketServer`, and:
 
-    :param server_thread_pool_count: the threads that are started immediately, and stay when there
-        is little to do; at least 2. More are started while callbacks block.
+    :param server_thread_pool_count: the number of threads that are started immediately and kept
+        when there is little to do; at least 2. More are started while callbacks block.
     :param on_start: ``f(thread)``, called in each thread that runs callbacks when it starts.
     :param on_stop: ``f(thread)``, called in each of them when it ends.
 
@@ -148,8 +148,8 @@ class WebSocketAsyncServer(ListeningServer):
     ) -> int:
         """Queue *frame* on all connections, as a threaded server does.
 
-        :param timeout: the most milliseconds to wait until the frame has left for all receivers,
-            as in the original; 0: do not wait. Do not wait in a callback.
+        :param timeout: the maximum time in milliseconds to wait until the frame has been sent to
+            all receivers, as in the original; 0: do not wait. Do not wait in a callback.
 
         In any case, returns how many connections have queued it.
         """

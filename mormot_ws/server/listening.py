@@ -27,9 +27,9 @@ _PORT_TRIES = 20
 _NO_SUCH_FAMILY = (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL, errno.EPROTONOSUPPORT)
 
 _HINTS = {
-    errno.EADDRINUSE: "; another program listens there; port 0 takes a free port",
+    errno.EADDRINUSE: "; another program listens there; port 0 picks a free one",
     errno.EACCES: (
-        "; another program has the port, or Windows has reserved it"
+        "; another program is using the port, or Windows has reserved it"
         if sys.platform == "win32"
         else "; ports below 1024 need privileges"
     ),
@@ -103,7 +103,7 @@ class Place:
     #: what :func:`parse_port` returns; ``('', 0)`` with *sockets*
     address: str
     port: int
-    #: sockets that listen already
+    #: sockets that are already listening
     sockets: tuple[socket.socket, ...] = ()
     reuse_port: bool = False
     unix_mode: int | None = None
@@ -122,7 +122,7 @@ class Place:
         Raises ``ValueError`` or ``TypeError`` for invalid arguments.
         """
         if (port is None) == (given is None):
-            raise ValueError("port must be given, or socket instead")
+            raise ValueError("port is required, unless you pass socket")
         address, number = ("", 0) if port is None else parse_port(port)
         place = cls(
             address,
@@ -160,7 +160,7 @@ class Place:
     def check_open(self) -> None:
         """Raise :class:`HttpServerError` if a given socket is closed."""
         if any(sock.fileno() < 0 for sock in self.sockets):
-            raise HttpServerError("the socket is closed: a server closes its sockets at its end")
+            raise HttpServerError("the socket is closed: a server closes its sockets when it ends")
 
     def open(self) -> Listener:
         """Listen there; raise :class:`HttpServerError` if that is not possible."""
@@ -183,14 +183,14 @@ class Place:
 
 def _listen_on_unix(address: str, mode: int | None) -> Listener:
     if not hasattr(socket, "AF_UNIX"):
-        raise HttpServerError(f"cannot listen on {address}: Python has no Unix sockets here")
+        raise HttpServerError(f"cannot listen on {address}: this Python has no Unix sockets")
     name = unix_name(address)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     file: UnixFile | None = None
     try:
         if name[0] == "\0":
             if sys.platform != "linux":
-                raise HttpServerError(f"cannot listen on {address}: only Linux has such names")
+                raise HttpServerError(f"cannot listen on {address}: only Linux has abstract names")
             sock.bind(name)
             sock.listen(_BACKLOG)
         else:

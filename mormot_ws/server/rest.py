@@ -49,8 +49,9 @@ class RestServer(ListeningServer):
         ajax: bool = False,
         options: Options = pboSynLzCompress,
     ) -> WebSocketProcessSettings:
-        """Offer the binary protocol, with *ajax* also the JSON one; return the server's settings,
-        so that you can tune them before the first connection. Mirrors ``WebSocketsEnable``.
+        """Offer the binary protocol, and with *ajax* the JSON one too; return the server's
+        settings, so that you can tune them before the first connection. Mirrors
+        ``WebSocketsEnable``.
 
         :param uri: the path that is upgraded; ``''``: any.
         :param key: encrypts the binary protocol; ``''``: no encryption. The JSON protocol is never
@@ -79,8 +80,8 @@ class RestServer(ListeningServer):
         :meth:`WebSocketProtocolBinary.set_encrypt_key_aes
         <mormot_ws.WebSocketProtocolBinary.set_encrypt_key_aes>` with the same bytes.
 
-        Raises the same as that method, and ``ValueError`` if no binary protocol is offered yet.
-        Mirrors ``SetEncryptKeyAes``.
+        Raises the same exceptions as that method, and ``ValueError`` if no binary protocol is
+        offered yet. Mirrors ``SetEncryptKeyAes``.
         """
         from ..rest.protocols import WebSocketProtocolBinary
 

@@ -46,8 +46,9 @@ class WebSocketServer(ListeningServer):
         sets is in place for the first client, even one that reconnects at that very moment.
     :param certificate_file: a PEM file with the certificate; *private_key_file* has its key. A
         short alternative to *tls_context*.
-    :param socket: instead of *port*: one or several sockets that listen already. They then belong
-        to the server, which closes them; other OS processes that have them continue to listen.
+    :param socket: instead of *port*: one or several sockets that are already listening. They then
+        belong to the server, which closes them; other OS processes that have them continue to
+        listen.
     :param reuse_port: let other servers of this user listen on the same port, all of them with
         ``reuse_port=True``: the kernel divides the connections among them (Linux; other systems
         share the port in other ways).
@@ -176,7 +177,7 @@ class WebSocketServer(ListeningServer):
             more = self._thread_log.due()
             if more is not None:
                 _log.error(
-                    "%r: no thread for a connection: %s; settings.max_connections bounds their "
+                    "%r: no thread for a connection: %s; settings.max_connections limits their "
                     "number%s",
                     self,
                     exc,
@@ -200,7 +201,7 @@ class WebSocketServer(ListeningServer):
             if ended and not joined(thread, deadline):
                 number = connection.connection_id
                 fields = {"connection_id": number, "remote_ip": connection.remote_ip}
-                text = "%r: on_stop of #%d does not return; its thread is left"
+                text = "%r: on_stop of #%d does not return; its thread is left behind"
                 _log.error(text, self, number, extra=fields)
         _log.debug("%r freed", self)
 

@@ -86,7 +86,7 @@ class SaltedPassword:
     def __init__(self, mcf: str, password: str) -> None:
         parts = mcf[1:].split("$") if len(mcf) <= _MOST_MCF else []
         if mcf[:1] not in ("$", "#") or len(parts) != 4 or parts[0] != "pbkdf2-sha256":
-            raise ValueError("the server stores the password in an unknown form")
+            raise ValueError("the server stores the password in an unknown format")
         if not parts[1].isdecimal() or not 0 < int(parts[1]) <= _MOST_ROUNDS:
             raise ValueError("the server requests an invalid number of rounds")
         #: True if both sides prove that they know the password
@@ -94,7 +94,7 @@ class SaltedPassword:
         try:
             salt = base64.b64decode(_padded(parts[2].replace(".", "+")), validate=True)
         except ValueError:
-            raise ValueError("the server stores the password in an unknown form") from None
+            raise ValueError("the server stores the password in an unknown format") from None
         digest = hashlib.pbkdf2_hmac("sha256", password.encode("utf-8"), salt, int(parts[1]))
         text = base64.b64encode(digest).decode("ascii").rstrip("=").replace("+", ".")
         #: the hash stored by the server

@@ -135,4 +135,4 @@ class Expiry:
 
 def _tell(failure: Exception | None) -> None:
     if failure is not None:
-        _log.warning("expired objects are only ended by the next calls: %s", failure)
+        _log.warning("expired objects are freed only by later calls: %s", failure)

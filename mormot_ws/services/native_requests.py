@@ -93,7 +93,7 @@ class NativeRequests:
             return answer_content(ctxt)
         begun = sessions.begin(ctxt, root, query)
         if begun is None:
-            text = "authentication failed: wrong user or password, or no room for a session"
+            text = "authentication failed: wrong user or password, or too many sessions"
             return answer_error(ctxt, HTTP_FORBIDDEN, text)
         if isinstance(begun, str):
             return answer_content(ctxt, dump_json({"result": begun}))

@@ -68,9 +68,7 @@ class RegisteredServices:
             called[method.wire_name] = called[f"{name}.{method.name}"] = found
         with self._safe:
             if name.lower() in self._services:
-                raise ValueError(
-                    f"{name} is already registered: an interface has one implementation"
-                )
+                raise ValueError(f"{name} is already registered: an interface can have only one")
             self._services[name.lower()] = service
             self._any_case.update({key.lower(): found for key, found in called.items()})
             self.exact.update(called)

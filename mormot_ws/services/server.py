@@ -68,7 +68,7 @@ class ServerServices(Services):
     :param hide_errors: answer exceptions other than :class:`ServiceError` with ``internal error``
         instead of their text.
     :param authentication: how clients authenticate, for example a
-        :class:`RestServerAuthenticationDefault` with the users; None: without authentication and
+        :class:`RestServerAuthenticationDefault` with the users; None: no authentication and no
         sessions.
     :param session_timeout_minutes: how long a session is kept without a request; it may last up to
         5 s longer.
@@ -190,8 +190,8 @@ class ServerServices(Services):
             ``sicPerThread``: one for each thread that executes calls, which means one for each
             connection unless the server is event-driven.
         :param contract: the text that native clients compare with their own. ``'*'`` is accepted by
-            all that can request the list of services; None computes the native contract from the
-            annotations.
+            all clients that can request the list of services; None computes the native contract
+            from the annotations.
         :param bypass_authentication: allow calls without a session. Mirrors
             ``ByPassAuthentication``.
 
@@ -284,7 +284,8 @@ class ServerServices(Services):
         return proxy
 
     def caller(self, interface: Callable[..., _T], *, notify: bool = True) -> _T:
-        """Return :meth:`get` for the client whose call is being executed, in its thread.
+        """Return what :meth:`get` returns for the client that is calling. Only in the thread of the
+        call.
 
         The object may be kept after the call.
         """
@@ -308,8 +309,8 @@ class ServerServices(Services):
 
         The constructor installs it. The path of a call is ``root/Interface.Method``. Over a
         WebSocket its case does not matter, and the method's name may be the Python one. Over plain
-        HTTP it must be one of the two exact spellings, so that a guard for paths in front of the
-        server sees the same names.
+        HTTP it must be one of the two exact spellings, so that access rules for paths, in front of
+        the server, see the same names.
         """
         path, query = parted(ctxt.url)
         over_websocket = self._server.is_active_websocket(ctxt.connection_id) is not None

@@ -35,7 +35,7 @@ class AuthUser:
         group_rights: int = 1,
         id: int = 1,
     ) -> AuthUser:
-        """Return a user with that password, of which only a hash is kept.
+        """Return a user with *password_plain*, of which only a hash is kept.
 
         Protect the hash like the password: it is enough to authenticate. Mirrors
         ``PasswordPlain``.

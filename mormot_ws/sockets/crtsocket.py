@@ -33,7 +33,7 @@ _T = TypeVar("_T")
 
 
 class CrtSocket(KnownAttributes):
-    """A connection to *host* and *port*, with TLS if *tls*. Mirrors ``TCrtSocket``.
+    """A connection to *host* and *port*, with TLS if *tls* is True. Mirrors ``TCrtSocket``.
 
     :param host: a name or an IP address. All addresses of a name are tried, each 250 ms after the
         previous one (RFC 8305); an address that fails in TLS or in the upgrade is tried last the
@@ -113,7 +113,7 @@ class CrtSocket(KnownAttributes):
     def proxy(self) -> str | None:
         """The URL of the proxy; '': none; None: the proxy from the environment.
 
-        A new value is used from the next connection on. Setting it raises ``ValueError`` if it is
+        A new value takes effect with the next connection. Setting it raises ``ValueError`` if it is
         not the URL of a proxy.
         """
         return self._proxy
@@ -128,7 +128,7 @@ class CrtSocket(KnownAttributes):
 
     @property
     def connected(self) -> bool:
-        """True while the socket is open, as far as is known."""
+        """True while the socket is open, as far as this object knows."""
         return self._transport is not None
 
     @property
@@ -243,7 +243,7 @@ class CrtSocket(KnownAttributes):
         self._inherited = self._interrupted = True
 
     def interrupt(self) -> None:
-        """Make all waits on this socket fail now, and all later attempts to open it.
+        """Make all waits on this socket fail now, and all later attempts to open it as well.
 
         It cannot be undone. Any thread may call it.
         """

@@ -74,7 +74,7 @@ class LookUp:
 
 def _unix_info(address: str) -> AddressInfo:
     if not hasattr(socket, "AF_UNIX"):
-        raise OSError(f"{address} cannot be reached: Python has no Unix sockets here")
+        raise OSError(f"{address} cannot be reached: this Python has no Unix sockets")
     return (socket.AF_UNIX, socket.SOCK_STREAM, 0, "", unix_name(address))
 
 

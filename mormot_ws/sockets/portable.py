@@ -249,7 +249,7 @@ class PortableIO:
             try:
                 made = _Wake()
             except OSError as exc:
-                _log.debug("waits of this connection end only every %s s: %s", _LOOK, exc)
+                _log.debug("this connection cannot be woken, and polls every %s s: %s", _LOOK, exc)
                 return None
             wakes.append(made)
             if self.cut_off:

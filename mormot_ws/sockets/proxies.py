@@ -175,7 +175,7 @@ def connect_by_http(talk: DeadlineSocket, proxy: ProxyUrl, authority: str) -> No
         # byte by byte, because the bytes after the answer come from the server
         byte = talk.recv(1)
         if not byte:
-            raise ProxyError("the connection ended before an answer did")
+            raise ProxyError("the connection ended before the answer was complete")
         line += byte
         if byte != b"\n":
             continue

@@ -249,13 +249,13 @@ class Hub(FreedByWith, CheckedAttributes):
 
     :param history_count: how many publications of a topic are kept; 0: none.
     :param history_age: how long they are kept, in milliseconds.
-    :param window_count: how many (session, sequence) of a topic are remembered to recognise
+    :param window_count: how many (session, sequence) pairs of a topic are remembered, to recognise
         repeated publications.
     :param window_age: how long they are remembered, in milliseconds.
     :param topic_age: how long the numbering of a topic is remembered after its last use, in
         milliseconds. After that it starts again, in a new epoch.
-    :param timeout: the maximum time that a call waits, in milliseconds. With up to 4 s, a server's
-        ``free()``, which waits 4.5 s for callbacks, leaves none behind.
+    :param timeout: the maximum time that a call waits, in milliseconds. Keep it at 4 s or less: a
+        server's ``free()`` waits only 4.5 s for callbacks.
     """
 
     _CHECKS: ClassVar = {
@@ -288,8 +288,8 @@ class Hub(FreedByWith, CheckedAttributes):
     ) -> Published:
         """Publish *data*, any JSON value of up to 200 levels, and return its offset.
 
-        :param session: together with *sequence*, which starts at 1, the name of this publication.
-            If the hub already knows the name, nothing is published, and the original offset is
+        :param session: identifies this publication, together with *sequence*, which starts at 1. If
+            the hub already knows the publication, nothing is published, and the original offset is
             returned.
 
         When this returns, the publication is in the history. Subscribers in this process may

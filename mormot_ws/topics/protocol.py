@@ -272,7 +272,8 @@ class WebSocketProtocolTopics(WebSocketProtocol):
         return self._client_only().publish(topic, data, on_done)
 
     def members(self, topic: str, timeout_ms: float = 5_000) -> dict[str, Any] | None:
-        """Return who is subscribed to *topic*: a dict from names to what the server says of each.
+        """Return who is subscribed to *topic*: a dict that maps each name to what the server
+        reports about it.
 
         This client has to be subscribed too. Returns None without a connection or without an answer
         in time. Raises :class:`WebSocketsError` if the server refuses, and in callbacks.

@@ -57,7 +57,7 @@ class Publishing:
         self.sequence = sequence
         #: the data as JSON text
         self.json = json
-        #: the bytes that it counts for in limits
+        #: its size in bytes, as counted in limits
         self.size = len(json) if json.isascii() else len(json.encode())
         #: ``'waiting'``; ``'acknowledged'``: the hub has it; ``'refused'`` by the server;
         #: ``'failed'``: there will be no answer, and it is unknown whether it was published

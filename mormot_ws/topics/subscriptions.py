@@ -29,7 +29,7 @@ class Recovery(NamedTuple):
     """How a client's subscription continues after a lost connection."""
 
     topic: str
-    #: True: everything that was missed comes now, in order, before what is new
+    #: True: everything that was missed follows now, in order, before new publications
     recovered: bool
     #: the reason if not recovered. ``'epoch'``: the server lost its history; ``'trimmed'``: the
     #: history does not reach back far enough

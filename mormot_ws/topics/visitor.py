@@ -490,7 +490,7 @@ class Visitor:
                 answer,
                 extra=process.log_fields(),
             )
-        raise _Refusal("failed", "internal error of the server")
+        raise _Refusal("failed", "internal server error")
 
     def _refusal(self, exc: Exception) -> _Refusal:
         """Return the refusal for *exc* to send to the client; log what it must not see."""
@@ -503,7 +503,7 @@ class Visitor:
         if isinstance(exc, HubFull):
             self._log_fault("the hub", exc)
             counts.add("unavailable")
-            return _Refusal("full", "the hub has no room", _RETRY_MS)
+            return _Refusal("full", "the hub is full", _RETRY_MS)
         if isinstance(exc, (HubError, TimeoutError)):
             self._log_fault("the hub", exc)
             counts.add("unavailable")
@@ -512,7 +512,7 @@ class Visitor:
         _log.error(
             "%s: handling a message failed", process, extra=process.log_fields(), exc_info=exc
         )
-        return _Refusal("failed", "internal error of the server")
+        return _Refusal("failed", "internal server error")
 
     def _log_fault(self, what: str, exc: Exception) -> None:
         more = self._server.fault_log.due(what)

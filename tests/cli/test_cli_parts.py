@@ -117,7 +117,7 @@ class TestArguments:
             (["connect", "ws://::1:8999"], "put an IPv6 address in brackets"),
             (["serve", "--origin", "example.com"], "is not an origin"),
             (["serve", "--origin", "https://example.com/"], "without a path"),
-            (["connect", URI, "--header", "Upgrade: x"], "the handshake writes the header"),
+            (["connect", URI, "--header", "Upgrade: x"], "the handshake sets the header"),
             (["connect", URI, "--header", "A: 1\nB: 2"], "must have the form 'Name: value'"),
             (["connect", URI, "--bearer", "@/no/such/file"], "No such file"),
             (["connect", URI, "--bearer", "two words"], "one word of printable ASCII"),

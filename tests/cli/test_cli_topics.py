@@ -139,7 +139,7 @@ class TestConnect:
         (("serve", "--hub", "memory:", "--protocol", "topics"), "--hub already serves it"),
         (("connect", "ws://x", "--subscribe", ""), "characters"),
         (("connect", "ws://x", "--subscribe", "a", "--subscribe", "a"), "each topic only once"),
-        (("connect", "ws://x", "--subscribe", "a", "--binary"), "exclude --binary"),
+        (("connect", "ws://x", "--subscribe", "a", "--binary"), "cannot be combined with --binary"),
         (
             ("connect", "ws://x", "--publish", "a", "--protocol", "a", "--protocol", "b"),
             "only one --protocol",

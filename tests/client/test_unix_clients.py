@@ -274,7 +274,7 @@ def test_a_python_without_unix_sockets_says_so(monkeypatch: pytest.MonkeyPatch) 
     """As on Windows."""
     monkeypatch.delattr(socket, "AF_UNIX")
     with CrtSocketOn("unix:/tmp/x.sock") as client:
-        assert "Python has no Unix sockets here" in client.last_error
+        assert "this Python has no Unix sockets" in client.last_error
 
 
 @pytest.mark.parametrize(

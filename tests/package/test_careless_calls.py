@@ -130,7 +130,7 @@ REFUSED: list[tuple[Made, str]] = [
         lambda m: m.client.websockets_connect(80, chat()),
         "host must be a name, an address or a whole",
     ),
-    (lambda m: m.client.websockets_connect("ws://a/", chat(), {}), "come the headers, .*not dict"),
+    (lambda m: m.client.websockets_connect("ws://a/", chat(), {}), "the headers follow the protocol, .*not dict"),
     (
         lambda m: m.client.websockets_connect("a", 1, chat(), headers={}),
         "headers must be a str, not di",
@@ -291,4 +291,4 @@ class TestTools:
 def test_a_request_that_was_sent_says_why_there_is_no_answer(met: SimpleNamespace) -> None:
     request = HttpServerRequest("x")
     assert met.process.notify_callback(request) == 404
-    assert request.out_error == "the protocol 'echo' carries no requests"
+    assert request.out_error == "the protocol 'echo' does not support requests"

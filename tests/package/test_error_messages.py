@@ -71,6 +71,6 @@ def test_a_port_that_is_taken() -> None:
         address = f"{HOST}:{taken.getsockname()[1]}"
         with pytest.raises(
             mormot_ws.HttpServerError,
-            match="another program listens there; port 0 takes a free port",
+            match="another program listens there; port 0 picks a free one",
         ):
             mormot_ws.WebSocketServer(address)

@@ -136,7 +136,7 @@ def test_a_turn_that_fails_is_not_the_last(
     keeper._drain_signals = fail_once  # type: ignore[method-assign]
     keeper.wake(second)
     assert second.served.wait(BOUND)
-    assert "a turn failed" in caplog.text
+    assert "an iteration of the keeper's loop failed" in caplog.text
 
 
 @pytest.mark.parametrize("need", NEEDS)

@@ -212,7 +212,7 @@ class TestNested:
         assert [str(exc).split(":")[0] for exc in caught] == [
             (
                 "a request that waits for its answer inside a callback of the same connection "
-                "would wait for ever"
+                "would wait forever"
             )
         ] * 2
         assert "from another thread" in str(caught[0])

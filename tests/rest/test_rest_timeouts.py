@@ -459,7 +459,7 @@ class TestProtocolsWithoutRequests:
             with HttpClientWebSockets("127.0.0.1", server.port) as client:
                 assert client.websockets_upgrade("", "", False, None, chat()) == ""
                 assert client.request("/x", "GET") == 666
-                assert "carries no requests" in client.answer.error
+                assert "does not support requests" in client.answer.error
                 assert client.websockets is not None
                 assert client.websockets.notify_callback(HttpServerRequest("/x")) == 404
 

@@ -446,7 +446,7 @@ def test_a_path_that_cannot_be_has_a_clear_error(tmp_path: Path) -> None:
 def test_a_python_without_unix_sockets_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows."""
     monkeypatch.delattr(socket, "AF_UNIX")
-    with pytest.raises(HttpServerError, match="Python has no Unix sockets here"):
+    with pytest.raises(HttpServerError, match="this Python has no Unix sockets"):
         WebSocketServer("unix:/tmp/x.sock")
 
 

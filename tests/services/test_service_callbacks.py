@@ -263,7 +263,7 @@ def test_a_callback_whose_parameters_cannot_be_read_has_failed(ends: Ends, conte
 
 def test_waiting_for_the_caller_inside_its_call_raises_at_once(ends: Ends) -> None:
     """Nobody could read its answer."""
-    with pytest.raises(ServiceError, match="would wait for ever"):
+    with pytest.raises(ServiceError, match="would wait forever"):
         ends.remote.ask_inside(Listener())
 
 

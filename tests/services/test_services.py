@@ -280,7 +280,7 @@ class TestErrors:
     def test_waiting_inside_a_call_of_the_same_connection_raises_at_once(self, ends: Ends) -> None:
         """Fault 6: nobody could read the answer. The error says what to do."""
         with pytest.raises(
-            ServiceError, match=r"Listener\.ask\(\): .*would wait for ever.*notify=True"
+            ServiceError, match=r"Listener\.ask\(\): .*would wait forever.*notify=True"
         ):
             ends.calculator.question()
 

@@ -377,7 +377,7 @@ class TestControl:
         [
             (False, "refused", "the server does not allow it"),
             ("members only", "refused", "members only"),
-            (None, "failed", "internal error of the server"),
+            (None, "failed", "internal server error"),
         ],
     )
     def test_the_application_refuses(self, answer: Any, code: str, reason: str) -> None:
