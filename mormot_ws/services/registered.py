@@ -68,7 +68,9 @@ class RegisteredServices:
             called[method.wire_name] = called[f"{name}.{method.name}"] = found
         with self._safe:
             if name.lower() in self._services:
-                raise ValueError(f"{name} is already registered: an interface can have only one")
+                raise ValueError(
+                    f"{name} is already registered: an interface can have only one implementation"
+                )
             self._services[name.lower()] = service
             self._any_case.update({key.lower(): found for key, found in called.items()})
             self.exact.update(called)
