@@ -882,7 +882,7 @@ def test_callbacks_that_cannot_work_are_refused(name: str, function: Any, words:
         ({"headers": {"X Y": "1"}}, ValueError, "name of a header"),
         ({"headers": {"X": 1}}, TypeError, "'X' must be a str"),
         ({"headers": {"X": "secret\r\nY: 2"}}, ValueError, "line break"),
-        ({"headers": {"Upgrade": "h2c"}}, ValueError, "handshake writes the header"),
+        ({"headers": {"Upgrade": "h2c"}}, ValueError, "handshake sets the header"),
         ({"tls": True}, TypeError, "SSLContext"),
         ({"uri": "wss://localhost/", "tls_server_name": 1}, ValueError, "tls_server_name"),
         ({"proxy": "ftp://localhost"}, ValueError, "proxy"),

@@ -501,7 +501,7 @@ async def coroutine(*arguments: Any) -> None:
         (lambda s: s.http("health"), ValueError, "must begin with '/'"),
         (lambda s: s.method(lambda a: a), None, ""),
         (lambda s: [s.on_open(lambda p: None) for _ in "12"], ValueError, "an on_open for clients"),
-        (lambda s: [s.method("a")(len) for _ in "12"], ValueError, "already is a method 'a'"),
+        (lambda s: [s.method("a")(len) for _ in "12"], ValueError, "is already a method 'a'"),
         (lambda s: [s.http("/")(lambda: None) for _ in "12"], ValueError, "already has a handler"),
         (lambda s: s.server, WebSocketsError, "is not running: call run"),
         (lambda s: s.status(), WebSocketsError, "is not running: call run"),

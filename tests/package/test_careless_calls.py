@@ -130,7 +130,10 @@ REFUSED: list[tuple[Made, str]] = [
         lambda m: m.client.websockets_connect(80, chat()),
         "host must be a name, an address or a whole",
     ),
-    (lambda m: m.client.websockets_connect("ws://a/", chat(), {}), "the headers follow the protocol, .*not dict"),
+    (
+        lambda m: m.client.websockets_connect("ws://a/", chat(), {}),
+        "the headers follow the protocol, .*not dict",
+    ),
     (
         lambda m: m.client.websockets_connect("a", 1, chat(), headers={}),
         "headers must be a str, not di",
