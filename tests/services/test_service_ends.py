@@ -213,7 +213,7 @@ def test_a_keeper_that_cannot_start_is_told_by_the_log(
         ctxt = HttpServerRequest("/root/Lamp.Shine", "POST", "", "[]", "application/json")
         assert services.on_request(ctxt) == 200
         monkeypatch.undo()
-    assert "only ended by the next calls: no more threads" in caplog.text
+    assert "freed only by later calls: no more threads" in caplog.text
 
 
 def test_a_server_that_is_freed_frees_the_objects() -> None:

@@ -671,7 +671,7 @@ def test_an_unknown_form_of_a_password_is_refused(mcf: str) -> None:
         (b"[]", "not an object"),
         (b"{}", "no nonce"),
         (b'{"result":"x","logonname":"ann"}', "no session"),
-        (b'{"result":"1","mcf":"x"}', "unknown form"),
+        (b'{"result":"1","mcf":"x"}', "unknown format"),
     ],
 )
 def test_a_server_that_answers_something_else_gives_no_session(

@@ -409,7 +409,7 @@ def test_tls_of_the_wsgi_server_is_refused(
         tls_client(port, authority.client_context()) as client,
     ):
         assert "501" in upgrade(client)
-    assert "let a front end" in caplog.text
+    assert "terminate TLS in a front end" in caplog.text
 
 
 # --------------------------------------------------------------------- the WSGI server, and its log
