@@ -52,7 +52,8 @@ class WebSocketAsyncServer(ListeningServer):
     The parameters are those of :class:`WebSocketServer`, and:
 
     :param server_thread_pool_count: the number of threads that are started immediately and kept
-        when there is little to do; at least 2. More are started while callbacks block.
+        when there is little to do, from 1; with 1 there are two. More are started while callbacks
+        block.
     :param on_start: ``f(thread)``, called in each thread that runs callbacks when it starts.
     :param on_stop: ``f(thread)``, called in each of them when it ends.
 

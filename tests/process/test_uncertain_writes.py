@@ -7,6 +7,7 @@ from unittest import mock
 
 import pytest
 from support import Recorder, connect, echo_server, process_of, text, wait_for
+from support.reconnection import NEVER, FixedDelay
 
 from mormot_ws import WebSocketServer
 from mormot_ws.process.batch import Batch
@@ -23,7 +24,8 @@ def interrupted(
     frames are queued, and how many are counted as lost, when the connection has been given up.
     *again*: what another flush meets before that.
     """
-    with connect(server.port) as client:
+    # no other connection takes what is queued, before it is counted
+    with connect(server.port, reconnect_policy=lambda: FixedDelay(NEVER)) as client:
         client.auto_reconnect()
         process = process_of(client)
         write = process.write_now
