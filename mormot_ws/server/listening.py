@@ -122,7 +122,7 @@ class Place:
         Raises ``ValueError`` or ``TypeError`` for invalid arguments.
         """
         if (port is None) == (given is None):
-            raise ValueError("port is required, unless you pass socket")
+            raise ValueError("port must be given, unless you pass socket")
         address, number = ("", 0) if port is None else parse_port(port)
         place = cls(
             address,

@@ -163,7 +163,7 @@ def test_a_tls_socket_is_refused(listening: socket.socket) -> None:
 def test_a_port_and_a_socket_are_one_too_many(listening: socket.socket) -> None:
     """And none is one too few."""
     for options in ({"port": 0, "socket": listening}, {}):
-        with pytest.raises(ValueError, match="port is required, unless you pass socket"):
+        with pytest.raises(ValueError, match="port must be given, unless you pass socket"):
             server_on(**options)
     assert listening.fileno() >= 0
 
