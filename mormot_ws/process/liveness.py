@@ -103,7 +103,7 @@ class Liveness:
         """Send heartbeats from now on, if the settings ask for them."""
         delay = self._process.settings.heartbeat_delay
         if delay:
-            self._schedule(self._process.reader.last_in + delay / 1000)
+            self._schedule(self._process.reader.last_in + delay / 1000, delay / 1000)
         if self._process.reader.reads_ahead:
             self.watch()
 
@@ -177,11 +177,11 @@ class Liveness:
 
     # ----------------------------------------------------------------------------- heartbeats, sent
 
-    def _schedule(self, when: float) -> None:
+    def _schedule(self, when: float, delay: float) -> None:
         check = partial(self._check, self._process.reader.in_frame)
         # a little later, together with others: waking a thread for each of ten thousand
         # connections costs more than its work then
-        together = min(_TOGETHER, self._process.settings.heartbeat_delay / 1000 / 50)
+        together = min(_TOGETHER, delay / 50)
         self._heartbeat = self._keeper.call_at(ceil(when / together) * together, check)
 
     def _check(self, connection: object) -> None:
@@ -207,7 +207,7 @@ class Liveness:
             if self._pinged_at and not self._gave_sign(now) and not self._output_moves():
                 if self._received is None and not self._looking_again:
                     self._looking_again = True
-                    self._schedule(now + _SECOND_LOOK)
+                    self._schedule(now + _SECOND_LOOK, delay)
                     return
                 self.invalid_ping_count += 1
                 most = process.settings.disconnect_after_invalid_heartbeat_count
@@ -228,7 +228,7 @@ class Liveness:
             del self._pings_sent[:-_MAX_PINGS]
             process.sender.send_control(focPing, b"")
             due = now + delay
-        self._schedule(due)
+        self._schedule(due, delay)
 
     def _gave_sign(self, now: float) -> bool:
         """Return whether bytes have arrived since the last heartbeat, read or not.

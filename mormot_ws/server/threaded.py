@@ -188,9 +188,11 @@ class WebSocketServer(ListeningServer):
 
     def _run_connection(self, connection: WebSocketServerSocket) -> None:
         self._notify(self._on_start, current_thread())
-        connection.run()
-        self._notify(self._on_stop, current_thread())
-        self._threads.pop(current_thread(), None)
+        try:
+            connection.run()
+            self._notify(self._on_stop, current_thread())
+        finally:
+            self._threads.pop(current_thread(), None)
 
     def _end(self) -> None:
         super()._end()

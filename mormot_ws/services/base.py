@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable
-from threading import current_thread, main_thread
+from threading import current_thread
 from typing import Any, ClassVar
 
 from ..attributes import IS_TEXT, Check, KnownAttributes
-from ..core.forks import call_in_child
 from ..errors import ServiceConnectionError, ServiceError, ServiceTimeoutError, WebSocketsError
 from ..logs import get_logger
 from ..process.process import WebSocketProcess
@@ -38,6 +37,7 @@ from .errors import (
     error_of,
     shortened,
 )
+from .guarded import ends_program, fork_count
 from .interface import ServiceMethod
 from .parameters import JSON_TYPE, NO_CONTENT, NumberOf
 from .sessions import AuthSession
@@ -50,17 +50,6 @@ Function = Callable[..., Any]
 _HALVES = re.compile("[\ud800-\udfff]")
 #: the maximum length of a URL in an answer, in characters
 _MOST_URL = 100
-
-#: how many forks lie between the first OS process and this one
-_forks = 0
-
-
-def _count_fork() -> None:
-    global _forks
-    _forks += 1
-
-
-call_in_child(_count_fork)
 
 
 def parted(url: str) -> tuple[str, str]:
@@ -147,7 +136,7 @@ class Services(KnownAttributes):
 
         *is_callback*: answer an exception like a callback of a native client.
         """
-        forks = _forks
+        forks = fork_count()
         before = self._current.of_request(ctxt)
         try:
             return action()
@@ -164,10 +153,7 @@ class Services(KnownAttributes):
             return answer_error(ctxt, exc.status if 400 <= exc.status <= 599 else 500, exc.text)
         # any exception of the application, even from sys.exit(), becomes an error for the caller
         except BaseException as exc:
-            # it ends a child that the service forked, and a program after Ctrl-C
-            if forks != _forks or (
-                isinstance(exc, KeyboardInterrupt) and current_thread() is main_thread()
-            ):
+            if ends_program(exc, forks):
                 raise
             _log.exception("%s failed", title)
             return answer_raised(ctxt, exc, self._hide_errors, is_callback)

@@ -20,6 +20,7 @@ from ..process.process import WebSocketProcess
 from ..request import HTTP_CLIENTERROR, HttpServerRequest
 from ..rest.exchange import RestExchange
 from ..rest.protocols import WebSocketProtocolRest
+from .guarded import guarded
 from .interface import CALLBACK_RELEASED, ServiceInterface, ServiceMethod, call_of, proxy_of
 
 _log = get_logger("mormot_ws.services")
@@ -259,11 +260,9 @@ class Callbacks:
         told = getattr(service, CALLBACK_RELEASED, None)
         if proxy is None or not callable(told):
             return False
-        try:
-            told(proxy, callback.interface.pascal_name)
         # the callback is gone, whatever the application does
-        except Exception:  # noqa: BLE001
-            _log.exception("%s() of a %s failed", CALLBACK_RELEASED, type(service).__name__)
+        what = f"{CALLBACK_RELEASED}() of a {type(service).__name__}"
+        guarded(what, told, proxy, callback.interface.pascal_name)
         return True
 
     def connection_ended(self, connection_id: int) -> None:

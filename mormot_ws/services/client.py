@@ -21,6 +21,7 @@ from ..states import ServiceInstanceImplementation, sicClientDriven, sicShared, 
 from .base import Function, Services, parted
 from .client_session import SCHEMES, ClientSession, Scheme, begin_session
 from .errors import HTTP_BADREQUEST, HTTP_NOTALLOWED, answer_error, check_answered, error_of
+from .guarded import guarded
 from .interface import ServiceMethod, call_of, interface_of, proxy_of
 from .parameters import JSON_TYPE
 from .passing import PASSED, PassedCallback, PassedCallbacks, Passing, send_without_waiting
@@ -520,11 +521,8 @@ class ClientServices(Services):
             passings = self._passed.take_passings()
             failed = [one for passing in passings for one in self._call_again(passing)]
             if passings and self.on_callbacks_renewed is not None:
-                try:
-                    self.on_callbacks_renewed(self, failed)
                 # the callbacks have been passed in any case
-                except Exception:  # noqa: BLE001
-                    _log.exception("%r: on_callbacks_renewed failed", self)
+                guarded(f"{self!r}: on_callbacks_renewed", self.on_callbacks_renewed, self, failed)
             with self._safe_services:
                 again, self._renews_again = self._renews_again, False
                 self._renewing = again

@@ -17,6 +17,7 @@ from ..logs import get_logger
 from ..process.freeing import joined
 from ..process.keeper import ProcessKeeper, Timer
 from ..sockets.deadline import Deadline
+from .guarded import guarded
 
 _log = get_logger("mormot_ws.services")
 
@@ -125,7 +126,8 @@ class Expiry:
     def _end_expired(self) -> None:
         try:
             for table in self._tables():
-                table.free_expired()
+                # a mistake in one must not keep the others
+                guarded("freeing expired objects", table.free_expired)
         finally:
             with self._safe:
                 self._thread = None

@@ -9,12 +9,12 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from threading import current_thread, get_ident
 from typing import Any
 
 from ..core.forks import renew_in_child
-from ..logs import get_logger
 from ..states import (
     ServiceInstanceImplementation,
     sicClientDriven,
@@ -24,9 +24,8 @@ from ..states import (
     sicPerUser,
     sicSingle,
 )
+from .guarded import guarded
 from .sessions import AuthSession
-
-_log = get_logger("mormot_ws.services")
 
 #: seconds between two searches for expired instances
 _SWEEP_SECONDS = 5
@@ -116,6 +115,9 @@ class Instances:
         self._instances: dict[Any, Instance] = {}
         # the objects of the parent's clients end there, and only once
         renew_in_child(self, "_instances", dict)
+        #: ended instances whose objects are about to be freed; changed by single operations
+        self._unfreed: deque[Instance] = deque()
+        renew_in_child(self, "_unfreed", deque)
         self._last_number = 0
         self._next_sweep = 0.0
 
@@ -266,7 +268,14 @@ class Instances:
             ended = [key for key, instance in self._instances.items() if has_ended(instance)]
             instances = [self._instances.pop(key) for key in ended]
             idle = [instance for instance in instances if instance.end()]
-        for instance in idle:
+        # those left by a Ctrl-C in the middle are freed by the next call
+        self._unfreed.extend(idle)
+        while self._unfreed:
+            try:
+                instance = self._unfreed.popleft()
+            except IndexError:
+                # another thread was faster
+                return
             free_instance(instance.object)
 
 
@@ -288,8 +297,5 @@ def free_instance(made: Any) -> None:
     free = getattr(made, "free", None)
     if not callable(free):
         return
-    try:
-        free()
     # the instance is gone, whatever its free() does
-    except Exception:  # noqa: BLE001
-        _log.exception("free() of a %s failed", type(made).__name__)
+    guarded(f"free() of a {type(made).__name__}", free)

@@ -27,6 +27,7 @@ from .errors import (
     answer_error,
 )
 from .expiry import Expiring, Expiry
+from .guarded import guarded
 from .instances import Instance, Instances, TooManyInstances
 from .interface import ServiceMethod, interface_of, proxy_of
 from .native_requests import NativeRequests
@@ -518,13 +519,9 @@ class ServerServices(Services):
         self._tell("on_session_closed", self.on_session_closed, session)
 
     def _tell(self, name: str, callback: Callable[[Any], object] | None, value: object) -> None:
-        if callback is None:
-            return
-        try:
-            callback(value)
         # the session begins or ends in any case
-        except Exception:  # noqa: BLE001
-            _log.exception("%s failed for %r", name, value)
+        if callback is not None:
+            guarded(f"{name} for {value!r}", callback, value)
 
 
 def _forbidden(ctxt: HttpServerRequest) -> int:

@@ -529,6 +529,26 @@ def test_callbacks_are_passed_again_after_a_reconnection(ends: Ends) -> None:
     wait_for(lambda: kept.texts == ["again"])
 
 
+def test_on_callbacks_renewed_that_exits_keeps_no_later_renewal(
+    ends: Ends, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged, and the next reconnection passes the objects again."""
+    calls: list[int] = []
+
+    def exits(services: ClientServices, failed: object) -> None:
+        calls.append(1)
+        raise SystemExit("a bug")
+
+    ends.services.on_callbacks_renewed = exits
+    ends.client.auto_reconnect()
+    kept = Listener()
+    ends.remote.listen("news", kept)
+    for lost in (1, 2):
+        ends.cut()
+        wait_for(lambda: len(calls) == lost)  # noqa: B023
+    wait_for(lambda: caplog.text.count("on_callbacks_renewed failed") == 2)
+
+
 def test_a_reconnection_with_another_protocol_is_noticed_by_the_next_call() -> None:
     """Objects are passed again then."""
     with rest_server(None) as server, rest_client(server.port, "synopsebin") as client:

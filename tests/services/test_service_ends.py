@@ -25,6 +25,7 @@ from mormot_ws import (
     sicPerThread,
 )
 from mormot_ws.process.keeper import ProcessKeeper
+from mormot_ws.services.instances import Instances
 
 ANYBODY = RestServerAuthenticationNone(AuthUser)
 #: the thread in which what has expired is freed
@@ -343,3 +344,47 @@ def test_a_thread_does_not_get_the_object_of_one_that_has_ended(
             thread.join(BOUND)
         assert found == [b'{"result":[1]}'] * 2
         assert [freed for freed, _ in Lamp.freed] == Lamp.made[:1]
+
+
+# -------------------------------------------------------- mistakes in what is called at the end
+
+
+def test_a_free_that_exits_keeps_no_other_object(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither the thread nor the other objects are lost, and the log tells of it."""
+    free = Lamp.free
+
+    def exiting(self: Lamp) -> None:
+        free(self)
+        raise SystemExit("a bug")
+
+    monkeypatch.setattr(Lamp, "free", exiting)
+    with lit(sicClientDriven, instance_timeout=20) as (_, client, lamp):
+        others = [client.get(ILamp, instance_creation=sicClientDriven) for _ in range(2)]
+        for each in (lamp, *others):
+            each.shine()
+        wait_for(lambda: len(Lamp.freed) == 3)
+        client.get(ILamp, instance_creation=sicClientDriven).shine()
+        wait_for(lambda: len(Lamp.freed) == 4)
+    wait_for(lambda: caplog.text.count("free() of a Lamp failed") == 4)
+
+
+def test_objects_that_ctrl_c_has_left_are_freed_by_the_next_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It interrupts the first free() of three, and is raised again."""
+    instances = Instances(Lamp, sicClientDriven, 60, 10)
+    for _ in range(3):
+        instances.create(None)
+    free = Lamp.free
+
+    def interrupted(self: Lamp) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Lamp, "free", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        instances.free_all()
+    monkeypatch.setattr(Lamp, "free", free)
+    instances.free_all()
+    assert [made for made, _ in Lamp.freed] == Lamp.made[1:]
