@@ -256,7 +256,7 @@ def test_what_makes_no_sense_is_refused_at_once() -> None:
         ServerProcesses(None, 2, 0)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="count must be from 1"):
         ServerProcesses(make_server, 0, 0)
-    with pytest.raises(ValueError, match="port is required"):
+    with pytest.raises(ValueError, match="port must be given"):
         ServerProcesses(make_server, 2)
     with pytest.raises(WebSocketsError, match="are not running"):
         ServerProcesses(make_server, 2, 0).status()
