@@ -193,6 +193,19 @@ class WebSocketFrame:
         return f"WebSocketFrame({self.opcode.name}, {shown!r}{more})"
 
 
+_new_frame = WebSocketFrame.__new__
+
+
+def decoded_frame(opcode: WebSocketFrameOpCode, payload: bytes) -> WebSocketFrame:
+    """Return the same as the constructor, at half the cost, for values that need no check."""
+    frame = _new_frame(WebSocketFrame)
+    frame._opcode = opcode
+    frame._payload = payload
+    frame._content = _NO_FLAGS
+    frame._tix = 0
+    return frame
+
+
 def check_frame(frame: object) -> None:
     """Raise ``TypeError`` if *frame* is not a ``WebSocketFrame``."""
     if not isinstance(frame, WebSocketFrame):

@@ -19,6 +19,7 @@ from ..errors import WebSocketsProtocolError
 from .frames import (
     WebSocketFrame,
     WebSocketFrameOpCode,
+    decoded_frame,
     focBinary,
     focText,
     parse_close_payload,
@@ -78,6 +79,7 @@ class WebProcessInFrame:
         "_compressed",
         "_control",
         "_fin",
+        "_head_size",
         "_in_payload",
         "_inflater",
         "_lenient_text",
@@ -87,10 +89,12 @@ class WebProcessInFrame:
         "_opcode",
         "_parts",
         "_pending",
+        "_short_limit",
         "_size",
         "_small",
         "_utf8",
         "_whole_limit",
+        "at_rest",
         "closed",
         "error",
         "fragments",
@@ -126,6 +130,11 @@ class WebProcessInFrame:
         self._mask_bit = 0x80 if masked else 0
         # the most bytes that a message in one frame may have
         self._whole_limit = min(max_message_bytes, max_frame_bytes)
+        # the size of a short frame's header, and the most bytes of a payload after it
+        self._head_size = 6 if masked else 2
+        self._short_limit = min(125, self._whole_limit)
+        # True while nothing is in progress, unless there was a fault or a close frame
+        self.at_rest = True
         self._inflater = inflater
         self._lenient_text = lenient_text
         # the frame in progress
@@ -188,6 +197,21 @@ class WebProcessInFrame:
 
         Never raises for a peer's input: handle the returned frames, then check :attr:`error`.
         """
+        if self.at_rest:
+            # the usual case, at the least cost: one short message, and nothing else
+            size = len(data) - self._head_size
+            if 0 <= size <= self._short_limit and data[1] == self._mask_bit | size:
+                payload = mask_bytes(data[6:], data[2:6]) if self._mask_bit else data[2:]
+                first = data[0]
+                if first == 0x81:
+                    if payload.isascii() or self._is_text(payload):
+                        return [decoded_frame(focText, payload)]
+                elif first == 0x82:
+                    return [decoded_frame(focBinary, payload)]
+        return self._feed_any(data)
+
+    def _feed_any(self, data: bytes) -> list[WebSocketFrame]:
+        """Do the work of :meth:`feed` in all cases."""
         frames: list[WebSocketFrame] = []
         if self.error is not None or self.closed:
             return frames
@@ -205,6 +229,7 @@ class WebProcessInFrame:
             self.error = WebSocketsProtocolError(exc.code, exc.reason)
             self._drop_message()
             self._pending = b""
+        self.at_rest = not (self.in_message or self.closed or self.error is not None)
         return frames
 
     # -------------------------------------------------------------------------------------- parsing
@@ -248,11 +273,11 @@ class WebProcessInFrame:
                     else:
                         payload = data[start:stop]
                     if first == 0x82:
-                        append(WebSocketFrame(focBinary, payload))
+                        append(decoded_frame(focBinary, payload))
+                    elif payload.isascii() or self._is_text(payload):
+                        append(decoded_frame(focText, payload))
                     else:
-                        if not payload.isascii() and not self._lenient_text:
-                            self._check_text(payload)
-                        append(WebSocketFrame(focText, payload))
+                        raise WebSocketsProtocolError(1007, "text is not UTF-8")
                     position = stop
                     continue
             else:
@@ -423,8 +448,12 @@ class WebProcessInFrame:
         if len(waiting) == 2 and waiting[0] == 0xED and waiting[1] >= 0xA0:
             raise WebSocketsProtocolError(1007, "text is not UTF-8")
 
-    def _check_text(self, payload: bytes) -> None:
+    def _is_text(self, payload: bytes) -> bool:
+        """Return whether *payload* may be that of a text message."""
+        if self._lenient_text:
+            return True
         try:
             payload.decode("utf-8")
         except UnicodeDecodeError:
-            raise WebSocketsProtocolError(1007, "text is not UTF-8") from None
+            return False
+        return True

@@ -122,7 +122,6 @@ class Loop:
         stays = self.ident
         if not stays:
             self.ident = get_ident()
-        reader = self._reader
         try:
             try:
                 frames = self._receive()
@@ -133,14 +132,15 @@ class Loop:
             received = self._received
             for frame in frames:
                 received(frame)
+            reader = self._reader
             if reader.large:
                 reader.handled()
             else:
                 # an idle connection keeps nothing of its last frames
-                frames.clear()
-            in_frame = reader.in_frame
-            if in_frame.error is not None and not reader.has_backlog:
-                raise in_frame.error
+                reader.in_hand = ()
+            error = reader.in_frame.error
+            if error is not None and not reader.has_backlog:
+                raise error
             if self._sender.outgoing.frames:
                 self._process.process_loop_step_send()
             return not self._closer.handshake.received

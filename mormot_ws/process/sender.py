@@ -20,6 +20,7 @@ from ..core.frames import (
     SHORT_TEXT,
     WebSocketFrame,
     WebSocketFrameOpCode,
+    WebSocketFramePayload,
     encode_unmasked,
     focBinary,
     focPong,
@@ -86,6 +87,7 @@ class Sender:
         process = self._process
         self._counts = process.protocol.counts
         self.encoder.begin(process.protocol, process.settings.deflate_options())
+        self._sends_plain = self.encoder.sends_plain
         self._queued.begin()
         # True when a callback has queued a frame in this turn of the loop
         self._loop_queued = False
@@ -126,23 +128,22 @@ class Sender:
         payload = frame._payload
         length = len(payload)
         process = self._process
-        encoder = self.encoder
-        wire = b""
-        if encoder.sends_plain and length < JOIN_BELOW:
-            # encoded before the lock is taken: it does not depend on the frames before it
-            if opcode is focText and length < 126:
+        # what is sent unchanged is encoded before the lock is taken, because it does not depend on
+        # the frames before it
+        wire = None
+        if self._sends_plain:
+            if length < 126 and opcode is focText:
                 wire = SHORT_TEXT[length] + payload
-            else:
+            elif length < JOIN_BELOW:
                 wire = encode_unmasked(0x80 | opcode, payload)
-        elif ahead is None and encoder.prepares_ahead and process.state is wpsRun and not held:
-            ahead = encoder.prepare_ahead(process.protocol, frame)
-        safe_out = self.safe_out
+        elif ahead is None and not held:
+            ahead = self.prepare_ahead(frame)
         # no signal handler runs in this thread, so nothing can be raised before the try below
-        if not held and not safe_out.acquire(False):
+        if not held and not self.safe_out.acquire(False):
             if self.is_held_here():
                 # we are in a finaliser that has interrupted a send on this same connection
                 return self.queue(QueuedFrame.copy_of(frame))
-            if not safe_out.acquire(timeout=process.settings.send_timeout / 1000):
+            if not self.safe_out.acquire(timeout=process.settings.send_timeout / 1000):
                 # another thread's frame is stuck, too: the peer does not read
                 return False
         failure: BaseException | None = None
@@ -150,20 +151,19 @@ class Sender:
             self._writer = me
             if process.state is not wpsRun:
                 return False
-            flags = frame._content
-            if encoder.prepares and (opcode is focText or opcode is focBinary):
+            if wire is None:
                 # it may raise: nothing of the frame was sent yet
-                payload, flags = encoder.prepare(process.protocol, frame, ahead)
+                payload, flags = self._prepared(frame, ahead)
             try:
                 queued = self._queued
                 if queued.batch.wire is not None:
                     queued.finish_batch()
                 if queued.controls:
                     process.write_bytes(queued.control_wire())
-                if wire:
+                if wire is not None:
                     process.write_bytes(wire)
                 else:
-                    header, payload = encoder.encode_parts(opcode, payload, flags)
+                    header, payload = self.encoder.encode_parts(opcode, payload, flags)
                     if len(payload) < JOIN_BELOW:
                         process.write_bytes(header + payload)
                     else:
@@ -175,20 +175,29 @@ class Sender:
                 if not isinstance(exc, OSError) or is_foreign_timeout(exc):
                     raise
                 return False
-            if opcode is focBinary or opcode is focText:
+            if opcode is focText or opcode is focBinary:
                 counts = self._counts
                 counts.frames_out += 1
                 counts.bytes_out += length
         finally:
             self._writer = 0
             if not held:
-                safe_out.release()
+                self.safe_out.release()
             if failure is not None:
                 if failures is None:
                     log_write_failed(process, failure)
                 else:
                     failures.append(failure)
         return True
+
+    def _prepared(
+        self, frame: WebSocketFrame, ahead: PreparedFrame | None
+    ) -> tuple[bytes, WebSocketFramePayload]:
+        """Return payload and flags of *frame* as the protocol wants them on the wire."""
+        encoder, opcode = self.encoder, frame._opcode
+        if encoder.prepares and (opcode is focText or opcode is focBinary):
+            return encoder.prepare(self._process.protocol, frame, ahead)
+        return frame._payload, frame._content
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
         """Let the protocol prepare a copy of *frame* without a lock; for a later :meth:`send`."""

@@ -76,20 +76,19 @@ class WebSocketProtocolChat(WebSocketProtocol):
         in ``wpsRun``, if the frame is neither text nor binary, or if the connection is lost. Raises
         ``TypeError`` for anything that is not a connection or not a frame.
         """
-        check_frame(frame)
-        if process is not None and not hasattr(process, "send_frame"):
+        try:
+            opcode = frame._opcode
+            send = process.send_frame  # type: ignore[union-attr]
+            runs = process.state is wpsRun  # type: ignore[union-attr]
+        except AttributeError:
+            check_frame(frame)
+            if process is None:
+                return False
             raise TypeError(
                 "the first argument must be the connection that callbacks get, not"
                 f" {type(process).__name__}: of a client it is client.websockets"
-            )
-        opcode = frame.opcode
-        if (
-            process is None
-            or process.state is not wpsRun
-            or (opcode is not focText and opcode is not focBinary)
-        ):
-            return False
-        return process.send_frame(frame)
+            ) from None
+        return runs and (opcode is focText or opcode is focBinary) and send(frame)
 
     def send_frame_json(self, process: WebSocketProcess | None, json: str | bytes) -> bool:
         """Send *json* as a text frame, like :meth:`send_frame`. Mirrors ``SendFrameJson``."""

@@ -180,7 +180,7 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         # from now on in any thread of the server
         process.run_by(None)
         # without TLS, nothing of ours is between the pool and the loop
-        self.handle = self._steps if transport.is_tls else process.loop_step
+        self.handle = self._steps if transport.is_tls else process.stepper()
         while process.reader.has_input:
             if not process.loop_step():
                 return False

@@ -185,6 +185,7 @@ class TlsTransport(Transport):
 
     def read_by_events(self, has_input: Callable[[], object]) -> None:
         super().read_by_events(has_input)
+        self.recv = self._recv_event
         self._has_input = has_input
 
     def _recv_event(self, size: int) -> bytes:

@@ -141,7 +141,7 @@ class Transport:
         # waits where the kernel must not; None: the kernel waits
         self._io: portable.PortableIO | None = None
         self._read: Callable[[int], bytes] = sock.recv
-        self._send: Callable[[Buffer], int] = self._send_patched if self._patched else sock.send
+        self._send: Callable[[Buffer], int] = self._send_waiting if self._patched else sock.send
         # the longest time that one write waits before it checks how much the peer has accepted
         step = Patience.step_of(send_timeout)
         if portable.NEVER_BLOCKS and not self._patched:
@@ -149,6 +149,10 @@ class Transport:
             self._read, self._send = self._io.recv, self._io.send
         else:
             _set_kernel_timeout(sock, socket.SO_SNDTIMEO, step)
+        # sends the rest of what it did not send, after a wait of a step; and how many milliseconds
+        # that first call has waited
+        self._send_more = self._send
+        self._waited = step
         self.recv: Callable[[int], bytes]
         self.sendall: Callable[[Buffer], None]
         self.recv, self.sendall = self._direct_methods()
@@ -161,7 +165,14 @@ class Transport:
         *has_input* is called if there is input that the kernel no longer reports, because a writer
         has read it from the socket. Without TLS there is no such input.
         """
-        self.recv = self._recv_event
+        if self._patched or self._io is not None:
+            self.recv = self._recv_event
+            return
+        # neither a flag nor a function of ours is between the loop and the kernel
+        self.sock.setblocking(False)
+        self.recv = self.sock.recv
+        self._send_more = self._send_waiting
+        self._waited = 0
 
     def _recv_event(self, size: int) -> bytes:
         if self._patched:
@@ -215,19 +226,18 @@ class Transport:
     def _write_rest(self, view: memoryview) -> None:
         """Write what the kernel did not accept at once, as slowly as the peer accepts it."""
         limit = self._send_timeout
-        # the kernel has waited once, before it accepted less than everything
-        patience = Patience(self.output_state, limit, Patience.step_of(limit))
+        patience = Patience(self.output_state, limit, self._waited)
         while view:
             try:
-                sent = self._send(view)
+                sent = self._send_more(view)
             except BlockingIOError:
                 patience.look()
             else:
                 view = view[sent:]
                 patience.taken()
 
-    def _send_patched(self, data: Buffer) -> int:
-        """Do what a blocking ``send`` does, for a socket of gevent's."""
+    def _send_waiting(self, data: Buffer) -> int:
+        """Do what a blocking ``send`` does, for a non-blocking socket, or one of gevent's."""
         sent = self.send_now(data)
         if not sent and data:
             wait_socket(self.sock, True, Deadline(Patience.step_of(self._send_timeout)))
