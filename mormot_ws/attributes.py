@@ -40,6 +40,10 @@ _WORDS: dict[type, str] = {
 }
 
 
+#: for each check that looks only at the type of a value: the types that always pass
+_KINDS: dict[Check, frozenset[type]] = {}
+
+
 def of_kind(*kinds: type, meant: str = "") -> Check:
     """Return a check that a value has one of these types, which *meant* describes.
 
@@ -58,6 +62,7 @@ def of_kind(*kinds: type, meant: str = "") -> Check:
         if not isinstance(value, kinds) or kind is bool:
             raise TypeError(f"{name} must be {words}, not {kind.__name__}")
 
+    _KINDS[check] = exactly
     return check
 
 
@@ -126,10 +131,12 @@ class CheckedAttributes:
     _added: ClassVar[set[str]] = set()
     #: those that may have any value: setting them is fast
     _unchecked: ClassVar[set[str]] = set()
+    #: for names with a check that only looks at the type: the types that may be set without it
+    _quick: ClassVar[dict[str, frozenset[type]]] = {}
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._given, cls._added, cls._unchecked = set(), set(), set()
+        cls._given, cls._added, cls._unchecked, cls._quick = set(), set(), set(), {}
         checks: dict[str, Check] = {}
         callbacks: dict[str, tuple[str, ...]] = {}
         for kind in reversed(cls.__mro__):
@@ -157,6 +164,10 @@ class CheckedAttributes:
             if name in self._unchecked:
                 _set(self, name, value)
                 return
+            kinds = self._quick.get(name)
+            if kinds is not None and type(value) in kinds:
+                _set(self, name, value)
+                return
             check = self._CHECKS.get(name)
             if check is not None:
                 check(name, value)
@@ -178,8 +189,11 @@ class CheckedAttributes:
                 elif value is None and name[:3] == "on_":
                     _check_methods(type(self), name)
                 self._given.add(name)
-                if check is None and name[:3] != "on_":
-                    self._unchecked.add(name)
+                if check is None:
+                    if name[:3] != "on_":
+                        self._unchecked.add(name)
+                elif check in _KINDS:
+                    self._quick[name] = _KINDS[check]
             _set(self, name, value)
 
         def _check_callback(self, name: str, function: Any) -> None:

@@ -35,6 +35,8 @@ LEAST_ANSWER_TIMEOUT_MS = 2_000
 LONGEST_MS = 366 * 24 * 3_600_000
 #: a time-out below this many milliseconds was probably meant as seconds
 _SUSPICIOUS_MS = 100
+#: the options of permessage-deflate if the setting is only True
+_DEFLATE = PermessageDeflate()
 
 
 class WebSocketProcessSettingsLogDetails(Flag):
@@ -381,7 +383,7 @@ class WebSocketProcessSettings:
     def deflate_options(self) -> PermessageDeflate:
         """Return the permessage-deflate options; the defaults if the setting is True."""
         options = self.permessage_deflate
-        return options if isinstance(options, PermessageDeflate) else PermessageDeflate()
+        return options if isinstance(options, PermessageDeflate) else _DEFLATE
 
     # if a type checker saw this method, it would allow any name
     if not TYPE_CHECKING:

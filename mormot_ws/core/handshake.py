@@ -120,18 +120,40 @@ class UpgradeRequest:
         self.uri: str = _origin_form(target.strip()).removeprefix("/")
         #: the same without its query; protocols are matched against it
         self.path: str = self.uri.partition("?")[0]
+        names = {name for name, _ in self.headers}
+        self._names = names
         self.key: str = self.header("sec-websocket-key")
         #: the requested sub-protocols, in order; None without that header
         self.protocols: list[str] | None = None
-        asked = self.all("sec-websocket-protocol")
-        if asked:
-            self.protocols = header_tokens(asked)
-        self.extensions: list[str] = header_tokens(self.all("sec-websocket-extensions"))
-        scheme, _, token = self.header("authorization").partition(" ")
-        self.bearer_token: str = token.strip() if scheme.lower() == "bearer" else ""
+        if "sec-websocket-protocol" in names:
+            self.protocols = header_tokens(self.all("sec-websocket-protocol"))
+        self.extensions: list[str] = []
+        if "sec-websocket-extensions" in names:
+            self.extensions = header_tokens(self.all("sec-websocket-extensions"))
+        self.bearer_token: str = ""
+        if "authorization" in names:
+            scheme, _, token = self.header("authorization").partition(" ")
+            self.bearer_token = token.strip() if scheme.lower() == "bearer" else ""
+        #: True if this asks for a WebSocket; otherwise it is a plain HTTP request
+        self.is_upgrade: bool = (
+            method == "GET"
+            and http_version == "1.1"
+            and self._has_token("upgrade", "websocket")
+            and self._has_token("connection", "upgrade")
+        )
+
+    def _has_token(self, name: str, wanted: str) -> bool:
+        """Return whether the list in the header *name* has an item *wanted*, in any case."""
+        values = self.all(name)
+        if len(values) == 1 and values[0].lower() == wanted:
+            # the usual case, without a list
+            return True
+        return wanted in map(str.lower, header_tokens(values))
 
     def all(self, name: str) -> list[str]:
         """Return the values of all headers with that (lower-case) *name*."""
+        if name not in self._names:
+            return []
         return [value for key, value in self.headers if key == name]
 
     def header(self, name: str) -> str:
@@ -140,16 +162,6 @@ class UpgradeRequest:
             if key == name:
                 return value
         return ""
-
-    @property
-    def is_upgrade(self) -> bool:
-        """True if this asks for a WebSocket; otherwise it is a plain HTTP request."""
-        return (
-            self.method == "GET"
-            and self.http_version == "1.1"
-            and "websocket" in (token.lower() for token in header_tokens(self.all("upgrade")))
-            and "upgrade" in (token.lower() for token in header_tokens(self.all("connection")))
-        )
 
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
         """Return whether *allowed* admits the ``Origin``; None admits all.

@@ -88,6 +88,15 @@ class Encoder:
             protocol.before_send_frame(copy)
         return copy.payload, copy.content
 
+    def prepared(
+        self, protocol: WebSocketProtocol, frame: WebSocketFrame, ahead: PreparedFrame | None
+    ) -> tuple[bytes, WebSocketFramePayload]:
+        """Do the same for a frame of any kind; most are sent unchanged."""
+        opcode = frame._opcode
+        if self.prepares and (opcode is focText or opcode is focBinary):
+            return self.prepare(protocol, frame, ahead)
+        return frame._payload, frame._content
+
     def deflate(
         self, opcode: int, payload: bytes, flags: WebSocketFramePayload
     ) -> tuple[int, bytes]:

@@ -137,7 +137,7 @@ class Loop:
                 reader.handled()
             else:
                 # an idle connection keeps nothing of its last frames
-                reader.in_hand = ()
+                frames.clear()
             error = reader.in_frame.error
             if error is not None and not reader.has_backlog:
                 raise error

@@ -12,7 +12,6 @@ and the transport. No callback runs and nothing is logged while any of them is h
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
 
@@ -423,11 +422,6 @@ class WebSocketProcess(CheckedConnection):
         time may call it; the frames of a connection are handled one after another, in order.
         """
         return self.loop.step()
-
-    def stepper(self) -> Callable[[], bool]:
-        """Return what does the work of :meth:`loop_step`, with nothing in between if it can."""
-        own = type(self).loop_step is not WebSocketProcess.loop_step
-        return self.loop_step if own else self.loop.step
 
     def end_loop(self) -> None:
         """Close the connection after the last step, and run its last callbacks."""

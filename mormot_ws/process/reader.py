@@ -88,8 +88,8 @@ class Reader:
         # frames that were read ahead; guarded by safe_in
         self._backlog: list[WebSocketFrame] = []
         self._backlog_bytes = 0
-        #: the frames of the last read, while the loop handles them one after another; then empty
-        self.in_hand: Sequence[WebSocketFrame] = ()
+        # the frames of the last read, while the loop handles them one after another
+        self._in_hand: Sequence[WebSocketFrame] = ()
         #: True while a large frame is being read, and until :meth:`handled`
         self.large = False
         # the last large message, and whether its release is scheduled
@@ -119,8 +119,8 @@ class Reader:
         self._backlog, self._backlog_bytes, self._unread = [], 0, b""
         self.in_frame.drop_error()
         # cleared in place, because the loop may be iterating over it
-        if isinstance(self.in_hand, list):
-            self.in_hand.clear()
+        if isinstance(self._in_hand, list):
+            self._in_hand.clear()
 
     def push_unread(self, unread: bytes) -> None:
         """Store bytes that the handshake has read after its own end, before the loop starts."""
@@ -142,7 +142,7 @@ class Reader:
             if self._backlog:
                 frames, self._backlog = self._backlog, []
                 self._backlog_bytes = 0
-                self.in_hand = frames
+                self._in_hand = frames
                 return frames
             data = self._unread
             if data:
@@ -159,7 +159,7 @@ class Reader:
             if in_frame.fragments > _MANY_FRAGMENTS:
                 self._be_fair(in_frame)
             self.last_in = monotonic()
-            frames = self.in_hand = in_frame.feed(data)
+            frames = self._in_hand = in_frame.feed(data)
             return frames
 
     def _be_fair(self, in_frame: WebProcessInFrame) -> None:
@@ -174,12 +174,12 @@ class Reader:
             sleep(_FAIR_PAUSE)
 
     def handled(self) -> None:
-        """Release the frames of the last :meth:`read`, which were handled. The loop may empty
-        :attr:`in_hand` itself instead, unless :attr:`large`.
+        """Release the frames of the last :meth:`read`, which were handled. The loop may empty their
+        list instead, unless :attr:`large`.
         """
         if self.large:
             self._keep_memory()
-        self.in_hand = ()
+        self._in_hand = ()
 
     def _keep_memory(self) -> None:
         """Keep a large message a little longer.
@@ -187,13 +187,13 @@ class Reader:
         The C library returns the memory of a large object to the system as soon as it is freed, and
         getting it again for the next message would cost more than everything else.
         """
-        if not self.in_hand:
+        if not self._in_hand:
             # more of it is still to come
             return
         self.large = False
-        if sum(len(frame.payload) for frame in self.in_hand) > _KEPT_BYTES:
+        if sum(len(frame.payload) for frame in self._in_hand) > _KEPT_BYTES:
             return
-        self._kept = self.in_hand
+        self._kept = self._in_hand
         if not self._releases:
             self._releases = True
             self._keeper.call_at(monotonic() + _KEPT_SECONDS, self._release)
@@ -222,7 +222,7 @@ class Reader:
         with self.safe_in:
             self._backlog, self._backlog_bytes = [], 0
             self._unread = b""
-            self.in_hand = self._kept = ()
+            self._in_hand = self._kept = ()
 
     # -------------------------------------------------------------------------- the keeper's thread
 
@@ -242,7 +242,7 @@ class Reader:
             alive = False
             if self.reads_ahead and now - self.last_in >= _LONG_CALLBACK:
                 # pings from the same read as the message whose callback is long
-                pings += [frame for frame in self.in_hand if frame.opcode is focPing]
+                pings += [frame for frame in self._in_hand if frame.opcode is focPing]
                 alive = self._fill_backlog(now, pings, pongs)
             return alive or self._backlog_bytes >= _BACKLOG_BYTES, pings, pongs
         finally:

@@ -20,7 +20,6 @@ from ..core.frames import (
     SHORT_TEXT,
     WebSocketFrame,
     WebSocketFrameOpCode,
-    WebSocketFramePayload,
     encode_unmasked,
     focBinary,
     focPong,
@@ -138,12 +137,14 @@ class Sender:
                 wire = encode_unmasked(0x80 | opcode, payload)
         elif ahead is None and not held:
             ahead = self.prepare_ahead(frame)
+        # kept: a fork in the protocol's code gives the child another lock
+        safe_out = self.safe_out
         # no signal handler runs in this thread, so nothing can be raised before the try below
-        if not held and not self.safe_out.acquire(False):
+        if not held and not safe_out.acquire(False):
             if self.is_held_here():
                 # we are in a finaliser that has interrupted a send on this same connection
                 return self.queue(QueuedFrame.copy_of(frame))
-            if not self.safe_out.acquire(timeout=process.settings.send_timeout / 1000):
+            if not safe_out.acquire(timeout=process.settings.send_timeout / 1000):
                 # another thread's frame is stuck, too: the peer does not read
                 return False
         failure: BaseException | None = None
@@ -153,7 +154,7 @@ class Sender:
                 return False
             if wire is None:
                 # it may raise: nothing of the frame was sent yet
-                payload, flags = self._prepared(frame, ahead)
+                payload, flags = self.encoder.prepared(process.protocol, frame, ahead)
             try:
                 queued = self._queued
                 if queued.batch.wire is not None:
@@ -182,22 +183,13 @@ class Sender:
         finally:
             self._writer = 0
             if not held:
-                self.safe_out.release()
+                safe_out.release()
             if failure is not None:
                 if failures is None:
                     log_write_failed(process, failure)
                 else:
                     failures.append(failure)
         return True
-
-    def _prepared(
-        self, frame: WebSocketFrame, ahead: PreparedFrame | None
-    ) -> tuple[bytes, WebSocketFramePayload]:
-        """Return payload and flags of *frame* as the protocol wants them on the wire."""
-        encoder, opcode = self.encoder, frame._opcode
-        if encoder.prepares and (opcode is focText or opcode is focBinary):
-            return encoder.prepare(self._process.protocol, frame, ahead)
-        return frame._payload, frame._content
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
         """Let the protocol prepare a copy of *frame* without a lock; for a later :meth:`send`."""

@@ -180,7 +180,9 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         # from now on in any thread of the server
         process.run_by(None)
         # without TLS, nothing of ours is between the pool and the loop
-        self.handle = self._steps if transport.is_tls else process.stepper()
+        plain = type(process).loop_step is WebSocketProcessServer.loop_step
+        step = process.loop.step if plain else process.loop_step
+        self.handle = self._steps if transport.is_tls else step
         while process.reader.has_input:
             if not process.loop_step():
                 return False

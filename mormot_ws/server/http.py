@@ -129,7 +129,8 @@ class HttpServerConnection:
         """Prepare for a request, of which *unread* has already arrived."""
         # an upgrade in its ordinary form, which h11 has not seen, and what arrived after it
         self._ordinary: tuple[UpgradeRequest, bytes] | None = None
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
+        # created when it is needed
+        self._parser: h11.Connection | None = None
         self._received = 0  # bytes of the request, and of what arrived after it
         self._method = b""
         #: True once the last request was answered and another one may follow
@@ -138,7 +139,15 @@ class HttpServerConnection:
         self._request: UpgradeRequest | None = None
         self._body: list[bytes] = []
         self._size = 0
-        self._take(unread)
+        if unread:
+            self._take(unread)
+
+    @property
+    def _h11(self) -> h11.Connection:
+        """What reads a request that is not in its ordinary form, and encodes answers."""
+        if self._parser is None:
+            self._parser = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
+        return self._parser
 
     def _take(self, data: bytes) -> None:
         if not self._received:
@@ -166,6 +175,8 @@ class HttpServerConnection:
         """
         if self._ordinary is not None:
             return self._ordinary[0], b""
+        if self._parser is None:
+            return None
         while True:
             event = self._next_event()
             if event is h11.NEED_DATA:

@@ -185,8 +185,10 @@ class TlsTransport(Transport):
 
     def read_by_events(self, has_input: Callable[[], object]) -> None:
         super().read_by_events(has_input)
-        self.recv = self._recv_event
         self._has_input = has_input
+
+    def _event_method(self) -> Callable[[int], bytes]:
+        return self._recv_event
 
     def _recv_event(self, size: int) -> bytes:
         raw_size = _RAW if size <= _RECORD else _RAW_LARGE

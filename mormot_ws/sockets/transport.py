@@ -85,26 +85,31 @@ def _set_kernel_timeout(sock: socket.socket, option: int, milliseconds: int) -> 
         _log.debug("no kernel time-out on this socket: %s", exc)
 
 
-def _set_keep_alive(sock: socket.socket) -> None:
-    """Let the kernel detect a vanished peer, too, in case heartbeats are off.
-
-    The times are generous, so that a slow peer is not cut.
-    """
-    for option, value in (
+_KEEP_ALIVE = [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in (
         ("TCP_KEEPIDLE", 60),
         # its name on macOS
         ("TCP_KEEPALIVE", 60),
         ("TCP_KEEPINTVL", 15),
         ("TCP_KEEPCNT", 4),
         ("TCP_USER_TIMEOUT", 120_000),
-    ):
-        number = getattr(socket, option, None)
-        if number is not None:
-            # not a TCP socket, or not supported: heartbeats work without it
-            with contextlib.suppress(OSError):
-                sock.setsockopt(socket.IPPROTO_TCP, number, value)
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    )
+    if hasattr(socket, name)
+] + [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+
+
+def _set_keep_alive(sock: socket.socket) -> None:
+    """Let the kernel detect a vanished peer, too, in case heartbeats are off.
+
+    The times are generous, so that a slow peer is not cut.
+    """
+    for level, option, value in _KEEP_ALIVE:
+        try:
+            sock.setsockopt(level, option, value)
+        # not a TCP socket, or not supported: heartbeats work without it
+        except OSError:
+            continue
 
 
 class Transport:
@@ -165,14 +170,17 @@ class Transport:
         *has_input* is called if there is input that the kernel no longer reports, because a writer
         has read it from the socket. Without TLS there is no such input.
         """
-        if self._patched or self._io is not None:
-            self.recv = self._recv_event
-            return
-        # neither a flag nor a function of ours is between the loop and the kernel
-        self.sock.setblocking(False)
-        self.recv = self.sock.recv
-        self._send_more = self._send_waiting
-        self._waited = 0
+        if not self._patched and self._io is None:
+            self.sock.setblocking(False)
+            self._send_more = self._send_waiting
+            self._waited = 0
+        self.recv = self._event_method()
+
+    def _event_method(self) -> Callable[[int], bytes]:
+        """Return the function that becomes ``recv``: the socket's own if it does not block, like
+        :meth:`_direct_methods`.
+        """
+        return self._recv_event if self._waited else self.sock.recv
 
     def _recv_event(self, size: int) -> bytes:
         if self._patched:

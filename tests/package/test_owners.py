@@ -142,6 +142,8 @@ class Package:
         for each in _nodes(node):
             if isinstance(each, ast.FunctionDef):
                 scope.types |= self._parameters(each)
+            elif isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+                scope.types[each.target.id] = self._class_in(ast.unparse(each.annotation))
         for each in _nodes(node):
             if isinstance(each, ast.Assign):
                 pairs = [(target, each.value) for target in each.targets]
