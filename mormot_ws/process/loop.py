@@ -123,8 +123,10 @@ class Loop:
         if not stays:
             self.ident = get_ident()
         try:
+            # a local variable: Python calls it faster than an attribute
+            receive = self._receive
             try:
-                frames = self._receive()
+                frames = receive()
             except (EOFError, OSError) as exc:
                 frames = self._read_failed(exc)
             if frames is None:

@@ -78,17 +78,18 @@ class WebSocketProtocolChat(WebSocketProtocol):
         """
         try:
             opcode = frame._opcode
-            send = process.send_frame  # type: ignore[union-attr]
             runs = process.state is wpsRun  # type: ignore[union-attr]
         except AttributeError:
+            runs = False
+        if process is None or not runs:
             check_frame(frame)
-            if process is None:
-                return False
-            raise TypeError(
-                "the first argument must be the connection that callbacks get, not"
-                f" {type(process).__name__}: of a client it is client.websockets"
-            ) from None
-        return runs and (opcode is focText or opcode is focBinary) and send(frame)
+            if process is not None and not hasattr(process, "send_frame"):
+                raise TypeError(
+                    "the first argument must be the connection that callbacks get, not"
+                    f" {type(process).__name__}: of a client it is client.websockets"
+                )
+            return False
+        return (opcode is focText or opcode is focBinary) and process.send_frame(frame)
 
     def send_frame_json(self, process: WebSocketProcess | None, json: str | bytes) -> bool:
         """Send *json* as a text frame, like :meth:`send_frame`. Mirrors ``SendFrameJson``."""

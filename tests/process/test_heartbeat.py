@@ -275,8 +275,9 @@ def test_a_loop_without_a_turn_is_no_silent_peer(
     def starve(process: WebSocketProcess, frame: WebSocketFrame) -> None:
         if frame.payload == b"starve":
             # in the loop's thread: its next read is this one
-            receive = process.receive_bytes
-            monkeypatch.setattr(process, "receive_bytes", lambda size: receive_late(receive, size))
+            reader = process.reader
+            receive = reader._receive
+            monkeypatch.setattr(reader, "_receive", lambda size: receive_late(receive, size))
         recorder.frame(process, frame)
 
     def receive_late(receive: Callable[[int], bytes], size: int) -> bytes:

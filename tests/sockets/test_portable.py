@@ -271,7 +271,7 @@ def test_a_send_on_a_dying_socket_of_macos_is_a_broken_connection(
         def dying(_: object) -> None:
             raise OSError(errno.EPROTOTYPE, "Protocol wrong type for socket")
 
-        monkeypatch.setattr(process, "write_bytes", dying)
+        monkeypatch.setattr(process.sender, "_write", dying)
         assert not process.send_frame(text("x"))
 
 
