@@ -166,16 +166,16 @@ class Sender:
                 queued = self._queued
                 if queued.batch.wire is not None:
                     queued.finish_batch()
+                # a local variable: Python calls it faster than an attribute
+                write = self._write
                 if queued.controls:
-                    process.write_bytes(queued.control_wire())
+                    write(queued.control_wire())
                 if wire is not None:
-                    # a local variable: Python calls it faster than an attribute
-                    write = self._write
                     write(wire)
                 else:
                     header, payload = self.encoder.encode_parts(opcode, payload, flags)
                     if len(payload) < JOIN_BELOW:
-                        process.write_bytes(header + payload)
+                        write(header + payload)
                     else:
                         process.write_parts(header, payload)
             except BaseException as exc:
