@@ -102,9 +102,7 @@ class Reader:
         self.reads_ahead = True
 
     def read_with(self, receive: Callable[[int], bytes]) -> None:
-        """Let :meth:`read` call *receive*, which does the work of the process's ``receive_bytes``
-        with nothing in between.
-        """
+        """Let :meth:`read` call *receive*, which does what ``receive_bytes`` does."""
         self._receive = receive
 
     def allow_ahead(self, allowed: bool) -> None:

@@ -93,16 +93,13 @@ class Sender:
         self._loop_queued = False
         # True while a timer checks whether that callback takes long
         self._callback_timer = False
-        # True when the keeper knows that there is something to flush
-        self._flush_wanted = False
-        self._last_flush = 0.0
+        # True when the keeper knows that there is something to flush; and when it last did so
+        self._flush_wanted, self._last_flush = False, 0.0
         # the loop sets it after the first callbacks, so that their frames are sent before the queue
         self._queue_open = False
 
     def write_with(self, write: Callable[[bytes], None]) -> None:
-        """Let :meth:`send` call *write*, which does the work of the process's ``write_bytes`` with
-        nothing in between.
-        """
+        """Let :meth:`send` call *write*, which does what the process's ``write_bytes`` does."""
         self._write = write
 
     def die_in_child(self) -> None:
@@ -134,8 +131,7 @@ class Sender:
         payload = frame._payload
         length = len(payload)
         process = self._process
-        # what is sent unchanged is encoded before the lock is taken, because it does not depend on
-        # the frames before it
+        # encoded before the lock is taken, if it does not depend on the frames before it
         wire = None
         if self._sends_plain:
             if length < 126 and opcode is focText:
@@ -166,7 +162,6 @@ class Sender:
                 queued = self._queued
                 if queued.batch.wire is not None:
                     queued.finish_batch()
-                # a local variable: Python calls it faster than an attribute
                 write = self._write
                 if queued.controls:
                     write(queued.control_wire())
@@ -202,10 +197,9 @@ class Sender:
 
     def prepare_ahead(self, frame: WebSocketFrame) -> PreparedFrame | None:
         """Let the protocol prepare a copy of *frame* without a lock; for a later :meth:`send`."""
-        process = self._process
-        if process.state is not wpsRun:
+        if self._process.state is not wpsRun:
             return None
-        return self.encoder.prepare_ahead(process.protocol, frame)
+        return self.encoder.prepare_ahead(self._process.protocol, frame)
 
     def _send_in_main(
         self,
@@ -221,9 +215,9 @@ class Sender:
         before = self._main_sends
         try:
             self._main_sends = True
-            if ahead is None and self.encoder.prepares_ahead and process.state is wpsRun:
+            if ahead is None:
                 # without the lock, because the protocol's code runs in it
-                ahead = self.encoder.prepare_ahead(process.protocol, frame)
+                ahead = self.prepare_ahead(frame)
             # one step for signals, as in take(), which would cost one more call
             held += map(safe_out.acquire, _AT_ONCE)
             if not held[0]:
@@ -234,7 +228,7 @@ class Sender:
                 self._main_sends = True
                 held.clear()
                 if not take(safe_out, held, process.settings.send_timeout / 1000):
-                    # another thread's frame is stuck, too: the peer does not read
+                    # another thread's frame is stuck, too
                     return False
             return self.send(frame, ahead, True, failed)
         finally:
