@@ -277,7 +277,7 @@ class WebSocketServerBase(KnownAttributes, FreedByWith):
         client that has not answered after 250 ms, the server also ends its half of the TCP
         connection, because native clients that have reconnected notice nothing else. All this takes
         up to twice ``close_timeout`` ms if clients neither answer nor leave, and up to 2.5 s more
-        if callbacks are running.
+        if callbacks are running, ``on_stop`` included.
 
         Call it from any thread except the server's own: in a callback of one of its connections,
         ``settings.free_in_callback`` determines what happens. Safe to call twice, even from a

@@ -77,7 +77,8 @@ class ServerServices(Services):
     :param instance_timeout: how long an object is kept without a call, in milliseconds, for
         services with one object per client, session, user, group or thread; it may last up to 5 s
         longer.
-    :param max_instances: the maximum number of objects of each of these services.
+    :param max_instances: the maximum number of objects of each of these services. A single client
+        may create all of them.
     :param publish_signature: let clients request the descriptions of the interfaces.
     """
 
