@@ -124,6 +124,10 @@ class CheckedAttributes:
     #: the parameters of callbacks, by name; those of the base classes are added
     _CALLBACKS: ClassVar[dict[str, tuple[str, ...]]] = {}
 
+    #: names of attributes that no constructor sets, because their first value is that of the class;
+    #: those of the base classes are added
+    _FROM_CLASS: ClassVar[tuple[str, ...]] = ()
+
     #: the names that have been set on objects of this class. ``__dict__`` would be simpler, but an
     #: object is slower ever after it was asked for it
     _given: ClassVar[set[str]] = set()
@@ -142,6 +146,7 @@ class CheckedAttributes:
         for kind in reversed(cls.__mro__):
             checks.update(vars(kind).get("_CHECKS", {}))
             callbacks.update(vars(kind).get("_CALLBACKS", {}))
+            cls._given.update(vars(kind).get("_FROM_CLASS", ()))
         cls._CHECKS, cls._CALLBACKS = checks, callbacks
         # not needed in a class with __getattr__
         stand_ins = {} if hasattr(cls, "__getattr__") else vars(cls).get("_ELSEWHERE", {})
@@ -189,11 +194,11 @@ class CheckedAttributes:
                 elif value is None and name[:3] == "on_":
                     _check_methods(type(self), name)
                 self._given.add(name)
-                if check is None:
-                    if name[:3] != "on_":
-                        self._unchecked.add(name)
-                elif check in _KINDS:
-                    self._quick[name] = _KINDS[check]
+            if check is None:
+                if name[:3] != "on_":
+                    self._unchecked.add(name)
+            elif check in _KINDS:
+                self._quick[name] = _KINDS[check]
             _set(self, name, value)
 
         def _check_callback(self, name: str, function: Any) -> None:

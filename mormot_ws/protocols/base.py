@@ -103,6 +103,42 @@ class WebSocketProtocol(CheckedAttributes):
     #: small frames of other threads
     prepares_in_any_order = False
 
+    _FROM_CLASS = (
+        "upgrade_uri",
+        "upgrade_bearer_token",
+        "remote_ip",
+        "remote_localhost",
+        "connection_id",
+        "connection_flags",
+        "connection_opaque",
+        "last_error",
+        "encryption",
+        "compression",
+    )
+
+    #: the URI of the upgrade, with its query
+    upgrade_uri: str = ""
+    #: on a client, the custom headers of the upgrade; on a server, its bearer token
+    upgrade_bearer_token: str = ""
+    #: on a server, the peer's IP address; ``'unix:'`` on a Unix socket, '' if unknown
+    remote_ip: str = ""
+    #: True if the peer is on this machine
+    remote_localhost: bool = False
+    #: the server's number for the connection
+    connection_id: int = 0
+    #: kept for ported code: flags of the underlying connection
+    connection_flags: frozenset[str] = frozenset()
+    #: any data that the application wants to keep with the connection
+    connection_opaque: Any = None
+    #: a description of the last fault
+    last_error: str = ""
+    encryption: Any = None
+    #: the agreement on permessage-deflate for the connection; None: it is not used
+    compression: DeflateAgreement | None = None
+    _custom_data: Any = None
+    # a weak reference to the client that uses this object, None before its upgrade
+    _client: Any = None
+
     _ELSEWHERE: ClassVar[dict[str, str]] = {
         "broadcast": "server.websocket_broadcast(frame)",
         "on_close": "on_incoming_frame of a WebSocketProtocolChat gets focConnectionClose last",
@@ -123,37 +159,15 @@ class WebSocketProtocol(CheckedAttributes):
         #: the sub-protocol's name; after an upgrade in the spelling that both sides agreed on
         self.name: str = name
         self.uri = uri
-        #: the URI of the upgrade, with its query
-        self.upgrade_uri = ""
-        #: on a client, the custom headers of the upgrade; on a server, its bearer token
-        self.upgrade_bearer_token = ""
         #: on a server, the (name, value) headers of the upgrade, names in lower case; see
         #: :meth:`upgrade_header`
         self.upgrade_headers: list[tuple[str, str]] = []
-        #: on a server, the peer's IP address; ``'unix:'`` on a Unix socket, '' if unknown
-        self.remote_ip = ""
-        #: True if the peer is on this machine
-        self.remote_localhost = False
-        #: the server's number for the connection
-        self.connection_id = 0
-        #: kept for ported code: flags of the underlying connection
-        self.connection_flags: frozenset[str] = frozenset()
-        #: any data that the application wants to keep with the connection
-        self.connection_opaque: Any = None
-        #: a description of the last fault
-        self.last_error = ""
-        self.encryption: Any = None
-        #: the agreement on permessage-deflate for the connection; None: it is not used
-        self.compression: DeflateAgreement | None = None
         #: messages and payload bytes in both directions, over all connections of this object; the
         #: package updates them
         self.counts: MessageCounts = MessageCounts()
         #: ``f(process, frame) -> bool``, called first for each message, in the connection's thread;
         #: True: the message was handled
         self.on_before_incoming_frame: OnBeforeIncomingFrame | None = None
-        self._custom_data: Any = None
-        #: a weak reference to the client that uses this object, None before its upgrade
-        self._client: Any = None
 
     # -------------------------------------------------------------------------- for the application
 

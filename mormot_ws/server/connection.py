@@ -140,6 +140,17 @@ class WebSocketServerSocket(CheckedAttributes):
         "websocket_process": of_kind(WebSocketProcessServer, NoneType),
         "thread": of_kind(threading.Thread, NoneType),
     }
+    _FROM_CLASS = ("websocket_process", "thread")
+
+    #: the process of the WebSocket; None before the upgrade; mirrors ``WebSocketProcess``
+    websocket_process: WebSocketProcessServer | None = None
+    #: the thread that serves only this connection; None if there is none
+    thread: threading.Thread | None = None
+    # True in a forked child: the connection belongs to the parent
+    _inherited: bool = False
+    # a request without TLS on a port with TLS: only health checks are answered
+    _plain_on_tls: bool = False
+    _transport: Transport | None = None
 
     def __init__(
         self, server: ServerOwner, sock: socket.socket, address: Any, connection_id: int
@@ -152,16 +163,7 @@ class WebSocketServerSocket(CheckedAttributes):
         #: ``settings.trusted_proxies`` it is taken from ``settings.remote_ip_header``
         self.remote_ip: str = ip_of(sock, address)
         self._peer_ip = self.remote_ip
-        # True in a forked child: the connection belongs to the parent
-        self._inherited = False
-        # a request without TLS on a port with TLS: only health checks are answered
-        self._plain_on_tls = False
-        #: the process of the WebSocket; None before the upgrade; mirrors ``WebSocketProcess``
-        self.websocket_process: WebSocketProcessServer | None = None
-        #: the thread that serves only this connection; None if there is none
-        self.thread: threading.Thread | None = None
         self._sock = sock
-        self._transport: Transport | None = None
 
     @property
     def websocket_protocol(self) -> WebSocketProtocol | None:

@@ -41,6 +41,12 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
     """
 
     server: EventServerOwner
+    _http: HttpServerConnection | None = None
+    # the process, from its first callback to its last
+    _running: WebSocketProcessServer | None = None
+    # cuts the connection at the end of the stage's time
+    _timer: Timer | None = None
+    _lingers: bool = False
 
     def __init__(
         self, server: EventServerOwner, sock: socket.socket, address: Any, connection_id: int
@@ -52,12 +58,6 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         self.masked = False
         #: the stage: reads the available input, and returns False at the end of the connection
         self.handle: Callable[[], bool] = self._read_http
-        self._http: HttpServerConnection | None = None
-        # the process, from its first callback to its last
-        self._running: WebSocketProcessServer | None = None
-        # cuts the connection at the end of the stage's time
-        self._timer: Timer | None = None
-        self._lingers = False
 
     # ------------------------------------------------------------------ called by the server's pool
 
