@@ -120,18 +120,19 @@ class UpgradeRequest:
         self.uri: str = _origin_form(target.strip()).removeprefix("/")
         #: the same without its query; protocols are matched against it
         self.path: str = self.uri.partition("?")[0]
-        names = {name for name, _ in self.headers}
-        self._names = names
+        self._values: dict[str, list[str]] = {}
+        for name, value in self.headers:
+            self._values.setdefault(name, []).append(value)
         self.key: str = self.header("sec-websocket-key")
         #: the requested sub-protocols, in order; None without that header
         self.protocols: list[str] | None = None
-        if "sec-websocket-protocol" in names:
+        if "sec-websocket-protocol" in self._values:
             self.protocols = header_tokens(self.all("sec-websocket-protocol"))
         self.extensions: list[str] = []
-        if "sec-websocket-extensions" in names:
+        if "sec-websocket-extensions" in self._values:
             self.extensions = header_tokens(self.all("sec-websocket-extensions"))
         self.bearer_token: str = ""
-        if "authorization" in names:
+        if "authorization" in self._values:
             scheme, _, token = self.header("authorization").partition(" ")
             self.bearer_token = token.strip() if scheme.lower() == "bearer" else ""
         #: True if this asks for a WebSocket; otherwise it is a plain HTTP request
@@ -144,7 +145,7 @@ class UpgradeRequest:
 
     def _has_token(self, name: str, wanted: str) -> bool:
         """Return whether the list in the header *name* has an item *wanted*, in any case."""
-        values = self.all(name)
+        values = self._values.get(name, ())
         if len(values) == 1 and values[0].lower() == wanted:
             # the usual case, without a list
             return True
@@ -152,16 +153,11 @@ class UpgradeRequest:
 
     def all(self, name: str) -> list[str]:
         """Return the values of all headers with that (lower-case) *name*."""
-        if name not in self._names:
-            return []
-        return [value for key, value in self.headers if key == name]
+        return list(self._values.get(name, ()))
 
     def header(self, name: str) -> str:
         """Return the value of the first header with that (lower-case) *name*, or ''."""
-        for key, value in self.headers:
-            if key == name:
-                return value
-        return ""
+        return self._values.get(name, ("",))[0]
 
     def origin_is_in(self, allowed: Collection[str] | None) -> bool:
         """Return whether *allowed* admits the ``Origin``; None admits all.
