@@ -75,6 +75,22 @@ class Member(Protocol):
         """
 
 
+class _Term:
+    """What the leader of one term does now. Only that leader writes it: one whose term has ended
+    cannot hide from the watcher what the next one does.
+    """
+
+    __slots__ = ("member", "turn", "waits")
+
+    def __init__(self) -> None:
+        #: the member that the leader is inside; None: it is between two members, or waits
+        self.member: Member | None = None
+        #: the number of times that it has entered a member
+        self.turn = 0
+        #: True while it waits for members
+        self.waits = False
+
+
 class LeaderPool:
     """Threads that handle members.
 
@@ -107,11 +123,10 @@ class LeaderPool:
         for end in (self._wake_read, self._wake_write):
             end.setblocking(False)
         self._make_locks()
-        # the number of the current leader's term; −1: there is no leader
-        self._term = -1
-        # the term that waits for a leader; 0: none
-        self._wanted = 1
-        self._last_term = 1
+        # the term of the current leader; None: there is no leader
+        self._term: _Term | None = None
+        # True if a leader is needed
+        self._wanted = True
         self._idle = 0
         self._numbers = 0
         self._threads: set[threading.Thread] = set()
@@ -119,8 +134,6 @@ class LeaderPool:
         self._stopping = False
         #: members to be handled without an event from the kernel
         self._revisits: deque[Member] = deque()
-        # (term, member) while the leader is inside one; written by leaders only
-        self._current: tuple[int, Member] | None = None
         dies_in_child(self)
 
     def _make_locks(self) -> None:
@@ -201,7 +214,7 @@ class LeaderPool:
         """Leave the threads and the members to the parent, in a forked child."""
         self._stopping = True
         # a leader that has forked in a callback is deposed, and ends
-        self._term = -1
+        self._term = None
         self._make_locks()
         self._members.clear()
         self._threads.clear()
@@ -252,31 +265,34 @@ class LeaderPool:
                     # stop() has not waited for a long callback
                     self._close()
 
-    def _next_term(self) -> int:
-        """Wait until a leader is needed; return its term, or 0 if this thread has to end."""
+    def _next_term(self) -> _Term | None:
+        """Wait until a leader is needed; return its term, or None if this thread has to end."""
         with self._safe:
             while not self._stopping:
                 if self._wanted:
-                    term = self._term = self._wanted
-                    self._wanted = 0
+                    term = self._term = _Term()
+                    self._wanted = False
                     return term
                 self._idle += 1
                 notified = self._follow.wait(_IDLE_SECONDS)
                 self._idle -= 1
                 if not (notified or self._wanted) and self._idle + 1 >= self._keep:
-                    return 0
-            return 0
+                    return None
+            return None
 
-    def _lead(self, term: int) -> None:
+    def _lead(self, term: _Term) -> None:
         """Handle ready members until the end of the *term*."""
         poll, members = self._readiness.poll, self._members
         active, wake = self._active, self._wake_read.fileno()
         while not self._stopping:
+            term.waits = True
             try:
                 ready = poll()
             except OSError as exc:
                 self._pause(exc)
                 continue
+            # in this order: the watcher clears it, then looks whether the leader waits
+            term.waits = False
             if not active.is_set():
                 active.set()
             called: list[Member] = []
@@ -294,16 +310,17 @@ class LeaderPool:
                 if not member.busy.acquire(False):
                     self._mask(member)
                     continue
-                self._current = (term, member)
+                term.turn += 1
+                term.member = member
                 # a local variable: Python calls it faster than an attribute
                 handle = member.handle
                 try:
                     goes_on = handle() or member.end(None)
                 except BaseException as exc:  # noqa: BLE001
                     goes_on = self._end(member, exc)
-                # in this order: the watcher changes the term, then looks at the member
-                self._current = None
-                if self._term != term:
+                # in this order: the watcher ends the term, then looks at the member
+                term.member = None
+                if self._term is not term:
                     # the rest is void: it is reported again to the new leader
                     if called:
                         self._revisits.extend(called)
@@ -316,15 +333,14 @@ class LeaderPool:
                     if member.masked:
                         self._unmask(member)
 
-    def _hand_on(self, term: int, exc: BaseException) -> None:
+    def _hand_on(self, term: _Term, exc: BaseException) -> None:
         """Let another thread lead, because *exc* has ended the *term*."""
         _log.error("%s: a leader has failed, another one takes over", self._name, exc_info=exc)
         self._stopped.wait(_AFTER_FAULT)
         with self._safe:
-            if self._term == term:
-                self._term = -1
-                self._last_term += 1
-                self._wanted = self._last_term
+            if self._term is term:
+                self._term = None
+                self._wanted = True
                 self._follow.notify()
 
     def _pause(self, exc: OSError) -> None:
@@ -419,35 +435,36 @@ class LeaderPool:
         while not self._stopping:
             # without a time limit: leaders and stop() set it
             active.wait()
-            seen = self._current
+            term = self._term
+            member, turn = (None, 0) if term is None else (term.member, term.turn)
             if self._stopped.wait(_NEXT_LONG_SECONDS if monotonic() < hurry else _LONG_SECONDS):
                 return
-            if self._current is not seen:
+            if term is None or self._term is not term:
                 continue
-            if seen is None:
-                active.clear()
-                # the leader may have looked at it just before
-                if self._current is not None:
-                    active.set()
-            elif self._idle:
-                if self._depose(seen):
+            if member is None:
+                if term.waits:
+                    active.clear()
+                    # an event may have come just before, or another leader
+                    if not term.waits or self._term is not term:
+                        active.set()
+            elif term.member is member and term.turn == turn:
+                if not self._idle:
+                    self._get_follower()
+                elif self._depose(term, member, turn):
                     hurry = monotonic() + _HURRY_SECONDS
-            else:
-                self._get_follower()
 
-    def _depose(self, seen: tuple[int, Member]) -> bool:
-        """End the leader's term, because it is still inside the member that was *seen*."""
-        term, member = seen
+    def _depose(self, term: _Term, member: Member, turn: int) -> bool:
+        """End the leader's *term*, because it is still inside *member*, in the same *turn*."""
         with self._safe:
-            if self._term != term or not self._idle or self._current is not seen:
+            seen = term.member is member and term.turn == turn
+            if self._term is not term or not self._idle or not seen:
                 return False
-            self._term = -1
+            self._term = None
             # the leader looks in the opposite order: either it sees the end of its term, and waits
             # for this lock before it leaves the member, or we see that it has left
-            if self._current is seen:
+            if term.member is member:
                 member.callback_is_long()
-            self._last_term += 1
-            self._wanted = self._last_term
+            self._wanted = True
             self._follow.notify()
         if not self._idle:
             self._get_follower()

@@ -365,7 +365,12 @@ def test_both_ways_over_many_losses(kind: Any, fault: str, hub: MemoryHub) -> No
             else:
                 proxy.truncate(500, "down")
                 proxy.truncate(700, "up")
-            wait_for(lambda before=before: proxy.accepted > before)  # type: ignore[misc]
+            # once all is said, nothing more may come to be truncated
+            wait_for(
+                lambda before=before: (  # type: ignore[misc]
+                    proxy.accepted > before or not any(each.is_alive() for each in threads)
+                )
+            )
         proxy.truncate(None, "down")
         proxy.truncate(None, "up")
         for thread in threads:
