@@ -248,10 +248,11 @@ class Transport:
 
     def _send_waiting(self, data: Buffer) -> int:
         """Do what a blocking ``send`` does, for a non-blocking socket, or one of gevent's."""
-        sent = self.send_now(data)
+        # the method of this class: that of TLS would encrypt the data, which is encrypted already
+        sent = Transport.send_now(self, data)
         if not sent and data:
             wait_socket(self.sock, True, Deadline(Patience.step_of(self._send_timeout)))
-            sent = self.send_now(data)
+            sent = Transport.send_now(self, data)
             if not sent:
                 raise BlockingIOError(errno.EAGAIN, "the peer accepts no data")
         return sent

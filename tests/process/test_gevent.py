@@ -5,7 +5,11 @@ from __future__ import annotations
 import importlib.util
 
 import pytest
+from support import tls
 from support.programs import run_script
+from support.tls import Authority
+
+authority = tls.authority
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("gevent") is None, reason="gevent is not installed"
@@ -113,6 +117,29 @@ server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
 wait_for(lambda: client.status().reconnects == 1 and client.status().connected)
 assert client.websockets.send_frame(WebSocketFrame(focText, "again"))
 wait_for(lambda: b"again" in got)
+with gevent.Timeout(20):
+    client.free()
+    server.free()
+"""
+    )
+
+
+def test_messages_go_both_ways_over_tls(authority: Authority) -> None:
+    """A socket of gevent's waits in another way, but for the same bytes."""
+    _run(
+        _ECHO.replace(
+            'WebSocketServer("127.0.0.1:0")',
+            'WebSocketServer("127.0.0.1:0",'
+            f" certificate_file={authority.certificate_file!r},"
+            f" private_key_file={authority.private_key_file!r})",
+        ).replace(
+            "timeout=5000)",
+            f"timeout=5000, tls=True, tls_context=client_tls_context({authority.file!r}))",
+        )
+        + """
+big = bytes(2 << 20)
+assert client.websockets.send_frame(WebSocketFrame(focBinary, big))
+wait_for(lambda: big in got)
 with gevent.Timeout(20):
     client.free()
     server.free()
