@@ -56,6 +56,8 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         self.busy = threading.Lock()
         #: True while the pool does not wait for its socket; written by the pool
         self.masked = False
+        #: True if its callbacks block; written by the pool
+        self.blocks = False
         #: the stage: reads the available input, and returns False at the end of the connection
         self.handle: Callable[[], bool] = self._read_http
 

@@ -222,6 +222,7 @@ class _Door:
         self._sock = sock
         self.busy = threading.Lock()
         self.masked = False
+        self.blocks = False
 
     def fileno(self) -> int:
         """Return the descriptor."""

@@ -2,7 +2,9 @@
 
 That thread, the leader, handles each ready member itself, so a short callback costs no more than in
 an event loop. If it stays inside one member for some milliseconds, a watcher ends its term, and a
-follower takes the lead. The old leader finishes its work, and becomes a follower.
+follower takes the lead. The old leader finishes its work, and becomes a follower. If a callback
+blocks, rather than computes, the lead is handed over before that member is handled again, so that
+many callbacks that block for a moment do not wait for each other.
 
 Correctness does not depend on there being one leader, but on a lock for each member: the thread
 that handles a member holds its ``busy``. A leader that finds it taken removes the member from the
@@ -19,7 +21,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from threading import current_thread
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Protocol
 
 from ..core.forks import dies_in_child
@@ -27,6 +29,7 @@ from ..logs import SeldomLog, get_logger
 from ..process.freeing import joined
 from ..sockets.deadline import Deadline
 from ..sockets.readiness import Readiness
+from .cpu_clock import cpu_clock
 
 _log = get_logger("mormot_ws.server")
 
@@ -34,6 +37,8 @@ _log = get_logger("mormot_ws.server")
 _LONG_SECONDS = 0.005
 _NEXT_LONG_SECONDS = 0.001
 _HURRY_SECONDS = 0.05
+#: if there are no more turns than this in _LONG_SECONDS, callbacks may block
+_FEW_TURNS = 5
 #: idle seconds after which a surplus thread ends
 _IDLE_SECONDS = 10.0
 #: seconds between two warnings that all threads are busy
@@ -51,6 +56,8 @@ class Member(Protocol):
     busy: threading.Lock
     #: True while its socket is not waited for, because a thread was still inside when it was ready
     masked: bool
+    #: True if its last callback has blocked: the lead is handed over before the next one
+    blocks: bool
 
     @property
     def handle(self) -> Callable[[], bool]:
@@ -80,9 +87,11 @@ class _Term:
     cannot hide from the watcher what the next one does.
     """
 
-    __slots__ = ("member", "turn", "waits")
+    __slots__ = ("cpu_seconds", "member", "turn", "waits")
 
     def __init__(self) -> None:
+        #: returns the CPU time of the leader's thread; another thread may call it
+        self.cpu_seconds: Callable[[], float] = cpu_clock()
         #: the member that the leader is inside; None: it is between two members, or waits
         self.member: Member | None = None
         #: the number of times that it has entered a member
@@ -310,6 +319,10 @@ class LeaderPool:
                 if not member.busy.acquire(False):
                     self._mask(member)
                     continue
+                if member.blocks and self._step_down(term, member):
+                    self._call_back_later(called)
+                    self._handle_blocking(member)
+                    return
                 term.turn += 1
                 term.member = member
                 # a local variable: Python calls it faster than an attribute
@@ -322,9 +335,7 @@ class LeaderPool:
                 term.member = None
                 if self._term is not term:
                     # the rest is void: it is reported again to the new leader
-                    if called:
-                        self._revisits.extend(called)
-                        self._wake()
+                    self._call_back_later(called)
                     self._leave_late(member, goes_on)
                     return
                 if goes_on:
@@ -332,6 +343,30 @@ class LeaderPool:
                     member.busy.release()
                     if member.masked:
                         self._unmask(member)
+
+    def _step_down(self, term: _Term, member: Member) -> bool:
+        """Let another thread lead before *member* is handled; return False if there is none."""
+        if not self._idle and not self._get_follower():
+            return False
+        with self._safe:
+            if self._stopping or self._term is not term:
+                return False
+            self._term = None
+            member.callback_is_long()
+            self._wanted = True
+            self._follow.notify()
+        return True
+
+    def _handle_blocking(self, member: Member) -> None:
+        """Handle *member* after :meth:`_step_down`, and see whether its callbacks still block."""
+        begin, computed = monotonic(), thread_time()
+        try:
+            goes_on = member.handle() or member.end(None)
+        except BaseException as exc:  # noqa: BLE001
+            goes_on = self._end(member, exc)
+        took = monotonic() - begin
+        member.blocks = took >= _NEXT_LONG_SECONDS and thread_time() - computed < took / 2
+        self._leave_late(member, goes_on)
 
     def _hand_on(self, term: _Term, exc: BaseException) -> None:
         """Let another thread lead, because *exc* has ended the *term*."""
@@ -396,6 +431,12 @@ class LeaderPool:
             called.append(self._revisits.popleft())
         return called
 
+    def _call_back_later(self, called: list[Member]) -> None:
+        """Let the next leader handle the members that were *called* back."""
+        if called:
+            self._revisits.extend(called)
+            self._wake()
+
     def _mask(self, member: Member) -> None:
         """Stop waiting for a member while another thread is inside it."""
         with self._safe:
@@ -437,7 +478,8 @@ class LeaderPool:
             active.wait()
             term = self._term
             member, turn = (None, 0) if term is None else (term.member, term.turn)
-            if self._stopped.wait(_NEXT_LONG_SECONDS if monotonic() < hurry else _LONG_SECONDS):
+            begin, computed = monotonic(), 0.0 if term is None else term.cpu_seconds()
+            if self._stopped.wait(_NEXT_LONG_SECONDS if begin < hurry else _LONG_SECONDS):
                 return
             if term is None or self._term is not term:
                 continue
@@ -447,19 +489,28 @@ class LeaderPool:
                     # an event may have come just before, or another leader
                     if not term.waits or self._term is not term:
                         active.set()
-            elif term.member is member and term.turn == turn:
-                if not self._idle:
-                    self._get_follower()
-                elif self._depose(term, member, turn):
-                    hurry = monotonic() + _HURRY_SECONDS
+                continue
+            now = monotonic()
+            idles = term.cpu_seconds() - computed < (now - begin) / 2
+            if term.member is not member or term.turn != turn:
+                if idles and term.turn - turn <= _FEW_TURNS:
+                    # each of its callbacks takes a while, but none as long as that
+                    hurry = now + _HURRY_SECONDS
+            elif not self._idle:
+                self._get_follower()
+            elif self._depose(term, member, turn, idles):
+                hurry = now + _HURRY_SECONDS
 
-    def _depose(self, term: _Term, member: Member, turn: int) -> bool:
-        """End the leader's *term*, because it is still inside *member*, in the same *turn*."""
+    def _depose(self, term: _Term, member: Member, turn: int, blocks: bool) -> bool:
+        """End the leader's *term*, because it is still inside *member*, in the same *turn*, and
+        *blocks* rather than computes.
+        """
         with self._safe:
             seen = term.member is member and term.turn == turn
             if self._term is not term or not self._idle or not seen:
                 return False
             self._term = None
+            member.blocks = blocks
             # the leader looks in the opposite order: either it sees the end of its term, and waits
             # for this lock before it leaves the member, or we see that it has left
             if term.member is member:
@@ -470,8 +521,8 @@ class LeaderPool:
             self._get_follower()
         return True
 
-    def _get_follower(self) -> None:
-        """Start a thread, if there may be one more."""
+    def _get_follower(self) -> bool:
+        """Start a thread, if there may be one more; return whether it was started."""
         most = self._most()
         if len(self._threads) >= most:
             more = self._busy_log.due()
@@ -483,7 +534,7 @@ class LeaderPool:
                     most,
                     more,
                 )
-            return
+            return False
         try:
             self._spawn()
         except RuntimeError as exc:
@@ -495,3 +546,5 @@ class LeaderPool:
                     exc,
                     more,
                 )
+            return False
+        return True

@@ -63,8 +63,16 @@ class _Client:
         self._client.free()
 
 
-def measure(kind: type[WebSocketServer | WebSocketAsyncServer], count: int, seconds: float) -> None:
-    """Print how long the round trips take beside *count* connections whose callbacks sleep."""
+def measure(
+    kind: type[WebSocketServer | WebSocketAsyncServer],
+    count: int,
+    seconds: float,
+    least: float,
+    most: float,
+) -> None:
+    """Print how long the round trips take beside *count* connections whose callbacks sleep for
+    *least* to *most* milliseconds.
+    """
     protocol = WebSocketProtocolChat("", "", _answer)
     with kind("127.0.0.1:0", prepare=lambda server: server.websocket_protocols.add(protocol)) as s:
         over = threading.Event()
@@ -72,7 +80,7 @@ def measure(kind: type[WebSocketServer | WebSocketAsyncServer], count: int, seco
 
         def keep_busy(client: _Client, draw: random.Random) -> None:
             while not over.is_set():
-                client.ask(_SLEEP + b"%.4f" % draw.uniform(0.15, 0.35))
+                client.ask(_SLEEP + b"%.4f" % (draw.uniform(least, most) / 1000))
 
         threads = [
             threading.Thread(target=keep_busy, args=(client, random.Random(number)))
@@ -102,9 +110,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.sleepers")
     parser.add_argument("--count", type=int, default=16, help="connections whose callbacks sleep")
     parser.add_argument("--seconds", type=float, default=10)
+    parser.add_argument("--least", type=float, default=150, help="the shortest sleep, ms")
+    parser.add_argument("--most", type=float, default=350, help="the longest sleep, ms")
     given = parser.parse_args()
     for kind in (WebSocketServer, WebSocketAsyncServer):
-        measure(kind, given.count, given.seconds)
+        measure(kind, given.count, given.seconds, given.least, given.most)
 
 
 if __name__ == "__main__":

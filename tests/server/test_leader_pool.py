@@ -17,14 +17,18 @@ class Member:
     """A socket whose input is handled by *work*."""
 
     def __init__(self, sock: socket.socket, work: Callable[[], object]) -> None:
+        sock.setblocking(False)
         self.sock = sock
         self.work = work
         self.busy = threading.Lock()
         self.masked = False
+        self.blocks = False
 
     def handle(self) -> bool:
-        self.sock.recv(100)
-        self.work()
+        # one that is called back may have no input
+        with contextlib.suppress(BlockingIOError):
+            self.sock.recv(100)
+            self.work()
         return True
 
     def end(self, exc: BaseException | None) -> bool:
@@ -96,3 +100,55 @@ def test_a_leader_is_watched_although_an_earlier_one_leaves_its_member() -> None
     with pool_of(first, second, third) as members:
         assert done.wait(3 * BOUND)
     assert blocked == [False]
+
+
+def test_callbacks_that_block_for_a_moment_run_at_the_same_time() -> None:
+    """Those that are too short to be noticed while they last, too: the first of them is, soon."""
+    together, most_together = [0], [0]
+    counting = threading.Lock()
+    over = threading.Event()
+    done = threading.Event()
+
+    def blocking(number: int) -> Callable[[Callable[[int], None]], None]:
+        def work(ready: Callable[[int], None]) -> None:
+            with counting:
+                together[0] += 1
+                most_together[0] = max(most_together[0], together[0])
+                if most_together[0] >= 4:
+                    done.set()
+            # what the application waits for
+            over.wait(0.003)
+            with counting:
+                together[0] -= 1
+            if not over.is_set():
+                ready(number)
+
+        return work
+
+    def first(ready: Callable[[int], None]) -> None:
+        for number in range(1, 6):
+            ready(number)
+
+    with pool_of(first, *(blocking(number) for number in range(1, 6))):
+        assert done.wait(BOUND)
+        over.set()
+
+
+def test_a_member_that_no_longer_blocks_is_handled_by_the_leader_again() -> None:
+    """A change of threads for each of its turns would cost more than the turn."""
+    blocked: list[bool] = []
+    leads = threading.Event()
+
+    def work(ready: Callable[[int], None]) -> None:
+        blocked.append(members[0].blocks)
+        if True not in blocked:
+            # what the application waits for
+            threading.Event().wait(0.02)
+        elif not blocked[-1]:
+            leads.set()
+            return
+        ready(0)
+
+    with pool_of(work) as members:
+        assert leads.wait(BOUND)
+    assert True in blocked

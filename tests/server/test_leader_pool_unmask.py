@@ -14,6 +14,7 @@ class _Member:
         self.sock = sock
         self.busy = threading.Lock()
         self.masked = False
+        self.blocks = False
         self.ended: BaseException | None = None
 
     def handle(self) -> bool:
