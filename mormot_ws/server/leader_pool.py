@@ -3,8 +3,8 @@
 That thread, the leader, handles each ready member itself, so a short callback costs no more than in
 an event loop. If it stays inside one member for some milliseconds, a watcher ends its term, and a
 follower takes the lead. The old leader finishes its work, and becomes a follower. If a callback
-blocks, rather than computes, the lead is handed over before that member is handled again, so that
-many callbacks that block for a moment do not wait for each other.
+blocked, rather than computed, a follower handles that member from then on, so that many callbacks
+that block for a moment do not wait for each other.
 
 Correctness does not depend on there being one leader, but on a lock for each member: the thread
 that handles a member holds its ``busy``. A leader that finds it taken removes the member from the
@@ -56,7 +56,7 @@ class Member(Protocol):
     busy: threading.Lock
     #: True while its socket is not waited for, because a thread was still inside when it was ready
     masked: bool
-    #: True if its last callback has blocked: the lead is handed over before the next one
+    #: True if its last callback has blocked: the leader leaves the next one to a follower
     blocks: bool
 
     @property
@@ -136,6 +136,8 @@ class LeaderPool:
         self._term: _Term | None = None
         # True if a leader is needed
         self._wanted = True
+        #: members that wait for a follower to handle them; their ``busy`` is held
+        self._given: deque[Member] = deque()
         self._idle = 0
         self._numbers = 0
         self._threads: set[threading.Thread] = set()
@@ -226,6 +228,7 @@ class LeaderPool:
         self._term = None
         self._make_locks()
         self._members.clear()
+        self._given.clear()
         self._threads.clear()
         self._watcher = None
         self._close()
@@ -254,15 +257,18 @@ class LeaderPool:
         safe = self._safe
         try:
             self._on_start()
-            while term := self._next_term():
+            while task := self._next_task():
+                if not isinstance(task, _Term):
+                    self._handle_blocking(task)
+                    continue
                 try:
-                    self._lead(term)
+                    self._lead(task)
                 # e.g. MemoryError: a server without a leader would be worse
                 except BaseException as exc:
                     # it has to end a child that a callback has forked
                     if self._safe is not safe:
                         raise
-                    self._hand_on(term, exc)
+                    self._hand_on(task, exc)
         finally:
             # if the lock is another one, this is a child that was forked in this same thread
             if self._safe is safe:
@@ -274,20 +280,26 @@ class LeaderPool:
                     # stop() has not waited for a long callback
                     self._close()
 
-    def _next_term(self) -> _Term | None:
-        """Wait until a leader is needed; return its term, or None if this thread has to end."""
+    def _next_task(self) -> _Term | Member | None:
+        """Wait until a leader is needed, or a member is given away; return the term or the member,
+        or None if this thread has to end.
+        """
         with self._safe:
-            while not self._stopping:
-                if self._wanted:
+            while True:
+                if self._wanted and not self._stopping:
                     term = self._term = _Term()
                     self._wanted = False
                     return term
+                if self._given:
+                    return self._given.popleft()
+                if self._stopping:
+                    return None
                 self._idle += 1
                 notified = self._follow.wait(_IDLE_SECONDS)
                 self._idle -= 1
-                if not (notified or self._wanted) and self._idle + 1 >= self._keep:
+                surplus = self._idle + 1 >= self._keep
+                if not (notified or self._wanted or self._given) and surplus:
                     return None
-            return None
 
     def _lead(self, term: _Term) -> None:
         """Handle ready members until the end of the *term*."""
@@ -319,10 +331,9 @@ class LeaderPool:
                 if not member.busy.acquire(False):
                     self._mask(member)
                     continue
-                if member.blocks and self._step_down(term, member):
-                    self._call_back_later(called)
-                    self._handle_blocking(member)
-                    return
+                if member.blocks:
+                    self._give_away(member)
+                    continue
                 term.turn += 1
                 term.member = member
                 # a local variable: Python calls it faster than an attribute
@@ -344,29 +355,33 @@ class LeaderPool:
                     if member.masked:
                         self._unmask(member)
 
-    def _step_down(self, term: _Term, member: Member) -> bool:
-        """Let another thread lead before *member* is handled; return False if there is none."""
-        if not self._idle and not self._get_follower():
-            return False
+    def _give_away(self, member: Member) -> None:
+        """Let a follower handle *member*, whose callbacks block."""
         with self._safe:
-            if self._stopping or self._term is not term:
-                return False
-            self._term = None
-            member.callback_is_long()
-            self._wanted = True
+            self._given.append(member)
+            missing = len(self._given) > self._idle
             self._follow.notify()
-        return True
+        if missing:
+            self._get_follower()
 
     def _handle_blocking(self, member: Member) -> None:
-        """Handle *member* after :meth:`_step_down`, and see whether its callbacks still block."""
-        begin, computed = monotonic(), thread_time()
-        try:
-            goes_on = member.handle() or member.end(None)
-        except BaseException as exc:  # noqa: BLE001
-            goes_on = self._end(member, exc)
-        took = monotonic() - begin
-        member.blocks = took >= _NEXT_LONG_SECONDS and thread_time() - computed < took / 2
-        self._leave_late(member, goes_on)
+        """Handle a *member* that was given away, and see whether its callbacks still block."""
+        again = True
+        while again:
+            begin, computed = monotonic(), thread_time()
+            try:
+                member.callback_is_long()
+                if not (member.handle() and member.callback_has_ended()) and not member.end(None):
+                    return
+                took = monotonic() - begin
+                member.blocks = took >= _NEXT_LONG_SECONDS and thread_time() - computed < took / 2
+                # input that has come meanwhile is handled here, without another change of threads
+                again = self._wait_for(member)
+            except BaseException as exc:  # noqa: BLE001
+                if not self._end(member, exc):
+                    return
+                again = False
+        self._leave(member)
 
     def _hand_on(self, term: _Term, exc: BaseException) -> None:
         """Let another thread lead, because *exc* has ended the *term*."""
@@ -452,21 +467,31 @@ class LeaderPool:
             self._unmask(member)
 
     def _unmask(self, member: Member) -> None:
-        fault: OSError | None = None
-        with self._safe:
-            fd = member.fileno()
-            if member.masked and self._members.get(fd) is member:
-                member.masked = False
+        """Wait for a member again, after its ``busy`` was released."""
+        try:
+            if self._wait_for(member):
                 # there may be input that the kernel does not know of
                 self._revisits.append(member)
-                try:
-                    self._readiness.add(fd)
-                except OSError as exc:
-                    fault = exc
-        self._wake()
-        # the kernel may have no room for one more: that ends this member, not the leader
-        if fault is not None and member.busy.acquire(False) and self._end(member, fault):
-            member.busy.release()
+                self._wake()
+        except OSError as exc:
+            # that ends this member, not the leader
+            if member.busy.acquire(False) and self._end(member, exc):
+                member.busy.release()
+
+    def _wait_for(self, member: Member) -> bool:
+        """Undo :meth:`_mask`; return False if there was nothing to undo.
+
+        Raises ``OSError`` if the kernel has no room for one more.
+        """
+        if not member.masked:
+            return False
+        with self._safe:
+            fd = member.fileno()
+            if not member.masked or self._members.get(fd) is not member:
+                return False
+            member.masked = False
+            self._readiness.add(fd)
+        return True
 
     # ------------------------------------------------------------------------- the watcher's thread
 
