@@ -21,6 +21,7 @@ from support import (
     echo,
     exchange,
     fast_settings,
+    ms,
     upgraded,
     wait_for,
 )
@@ -36,6 +37,7 @@ from mormot_ws import (
     WebSocketProcess,
     WebSocketProtocolChat,
     WebSocketsError,
+    focBinary,
     focPing,
     focPong,
     focText,
@@ -264,6 +266,25 @@ def test_a_peer_that_does_not_read_holds_up_only_its_own_callback() -> None:
             for number in range(20):
                 assert exchange(other, [str(number)]) == [str(number)]
         wait_for(lambda: not server.websocket_connections)
+
+
+def test_a_peer_that_never_reads_has_send_timeout_and_no_longer() -> None:
+    """What its kernel takes at first, before it is full, does not make it a slow peer, which would
+    have four times as long.
+    """
+    limit = 1000
+    took: list[float] = []
+
+    def flood(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.payload == b"flood":
+            begin = time.monotonic()
+            assert not process.send_frame(WebSocketFrame(focBinary, bytes(16 << 20)))
+            took.append(time.monotonic() - begin)
+
+    with serving(flood, send_timeout=ms(limit)) as server, upgraded(server.port, 4096) as deaf:
+        deaf.send_frame(focText, "flood")
+        wait_for(lambda: took)
+    assert 0.9 * limit * MS < took[0] < 3 * limit * MS
 
 
 def test_a_hang_up_during_a_long_callback_costs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
