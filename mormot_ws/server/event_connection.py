@@ -182,8 +182,10 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         # from now on in any thread of the server
         process.run_by(None)
         # without TLS, nothing of ours is between the pool and the loop
-        plain = type(process).loop_step is WebSocketProcessServer.loop_step
-        step = process.loop.step if plain else process.loop_step
+        step = process.loop_step
+        # neither a subclass nor the application has put another one in its place
+        if getattr(step, "__func__", None) is WebSocketProcessServer.loop_step:
+            step = process.loop.step
         self.handle = self._steps if transport.is_tls else step
         while process.reader.has_input:
             if not process.loop_step():

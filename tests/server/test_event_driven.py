@@ -74,6 +74,25 @@ def serving(callback: Any = echo, **options: Any) -> Iterator[WebSocketAsyncServ
         yield server
 
 
+def test_a_step_that_the_application_has_put_in_place_of_its_connection_is_taken() -> None:
+    """In a callback, before the first step."""
+    steps: list[int] = []
+
+    def connected(process: WebSocketProcess) -> None:
+        step = process.loop_step
+
+        def counted() -> bool:
+            steps.append(process.connection_id)
+            return step()
+
+        process.loop_step = counted  # type: ignore[method-assign]
+
+    with serving(on_client_connected=connected) as server, upgraded(server.port) as client:
+        assert exchange(client, ["a"]) == ["a"]
+        assert exchange(client, ["b"]) == ["b"]
+        assert len(steps) >= 2
+
+
 # ----------------------------------------------------------------------------- callbacks that block
 
 
