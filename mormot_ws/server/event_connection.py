@@ -227,9 +227,11 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
     def lingers(self, process: WebSocketProcessServer) -> bool:
         transport = self._transport
         assert transport is not None
-        if not (process.closing.sent and process.closing.ends_reading):
-            return False
-        self._finish(transport)
+        if process.closing.sent and process.closing.ends_reading:
+            self._finish(transport)
+        if not self._lingers:
+            # while it has a descriptor, under which the pool knows it
+            self.server._pool.remove(self)
         return self._lingers
 
     def _finish(self, transport: Transport) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -285,6 +287,26 @@ def test_a_peer_that_does_not_read_holds_up_only_its_own_callback() -> None:
             for number in range(20):
                 assert exchange(other, [str(number)]) == [str(number)]
         wait_for(lambda: not server.websocket_connections)
+
+
+def test_the_last_connection_is_forgotten_at_its_end() -> None:
+    """Not at the next event, which may come hours later."""
+    seen: list[weakref.ref[WebSocketProcess]] = []
+
+    def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            seen.append(weakref.ref(process))
+            echo(process, frame)
+
+    def forgotten() -> bool:
+        gc.collect()
+        return seen[0]() is None
+
+    with serving(callback) as server:
+        with upgraded(server.port) as client:
+            assert exchange(client, ["x"]) == ["x"]
+        wait_for(lambda: not server.websocket_connections)
+        wait_for(forgotten)
 
 
 def test_a_peer_that_never_reads_has_send_timeout_and_no_longer() -> None:
