@@ -215,6 +215,8 @@ class WebProcessInFrame:
         frames: list[WebSocketFrame] = []
         if self.error is not None or self.closed:
             return frames
+        # until it is known again: in the main thread, a signal handler may raise in any line
+        self.at_rest = False
         try:
             position = 0
             if self._in_payload:

@@ -182,8 +182,10 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
         # from now on in any thread of the server
         process.run_by(None)
         # without TLS, nothing of ours is between the pool and the loop
-        plain = type(process).loop_step is WebSocketProcessServer.loop_step
-        step = process.loop.step if plain else process.loop_step
+        step = process.loop_step
+        # neither a subclass nor the application has put another one in its place
+        if getattr(step, "__func__", None) is WebSocketProcessServer.loop_step:
+            step = process.loop.step
         self.handle = self._steps if transport.is_tls else step
         while process.reader.has_input:
             if not process.loop_step():
@@ -225,9 +227,11 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
     def lingers(self, process: WebSocketProcessServer) -> bool:
         transport = self._transport
         assert transport is not None
-        if not (process.closing.sent and process.closing.ends_reading):
-            return False
-        self._finish(transport)
+        if process.closing.sent and process.closing.ends_reading:
+            self._finish(transport)
+        if not self._lingers:
+            # while it has a descriptor, under which the pool knows it
+            self.server._pool.remove(self)
         return self._lingers
 
     def _finish(self, transport: Transport) -> None:

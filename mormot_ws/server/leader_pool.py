@@ -354,6 +354,9 @@ class LeaderPool:
                     member.busy.release()
                     if member.masked:
                         self._unmask(member)
+                else:
+                    # an ended connection is not kept until the next event
+                    del member, handle
 
     def _give_away(self, member: Member) -> None:
         """Let a follower handle *member*, whose callbacks block."""
@@ -565,11 +568,7 @@ class LeaderPool:
         except RuntimeError as exc:
             more = self._thread_log.due()
             if more is not None:
-                _log.error(
-                    "%s: no further thread (%s): other connections wait until a callback returns%s",
-                    self._name,
-                    exc,
-                    more,
-                )
+                text = "%s: no further thread (%s): other connections wait until a callback returns"
+                _log.error(text + "%s", self._name, exc, more)
             return False
         return True

@@ -154,10 +154,10 @@ class Transport:
             self._read, self._send = self._io.recv, self._io.send
         else:
             _set_kernel_timeout(sock, socket.SO_SNDTIMEO, step)
-        # sends the rest of what it did not send, after a wait of a step; and how many milliseconds
-        # that first call has waited
+        # sends the rest of what it did not send, in a step of its own; and whether that first call
+        # has taken a step
         self._send_more = self._send
-        self._waited = step
+        self._waits = True
         self.recv: Callable[[int], bytes]
         self.sendall: Callable[[Buffer], None]
         self.recv, self.sendall = self._direct_methods()
@@ -173,14 +173,14 @@ class Transport:
         if not self._patched and self._io is None:
             self.sock.setblocking(False)
             self._send_more = self._send_waiting
-            self._waited = 0
+            self._waits = False
         self.recv = self._event_method()
 
     def _event_method(self) -> Callable[[int], bytes]:
         """Return the function that becomes ``recv``: the socket's own if it does not block, like
         :meth:`_direct_methods`.
         """
-        return self._recv_event if self._waited else self.sock.recv
+        return self._recv_event if self._waits else self.sock.recv
 
     def _recv_event(self, size: int) -> bytes:
         if self._patched:
@@ -236,7 +236,14 @@ class Transport:
     def _write_rest(self, view: memoryview) -> None:
         """Write what the kernel did not accept at once, as slowly as the peer accepts it."""
         limit = self._send_timeout
-        patience = Patience(self.output_state, limit, self._waited)
+        if not self._waits:
+            # the step that a blocking send has behind it: what the peer's empty buffer takes in
+            # it does not show that the peer is slow rather than dead
+            with contextlib.suppress(BlockingIOError):
+                view = view[self._send_more(view) :]
+            if not view:
+                return
+        patience = Patience(self.output_state, limit, Patience.step_of(limit))
         while view:
             try:
                 sent = self._send_more(view)
@@ -250,11 +257,15 @@ class Transport:
         """Do what a blocking ``send`` does, for a non-blocking socket, or one of gevent's."""
         # the method of this class: that of TLS would encrypt the data, which is encrypted already
         sent = Transport.send_now(self, data)
-        if not sent and data:
-            wait_socket(self.sock, True, Deadline(Patience.step_of(self._send_timeout)))
-            sent = Transport.send_now(self, data)
-            if not sent:
-                raise BlockingIOError(errno.EAGAIN, "the peer accepts no data")
+        if sent == len(data):
+            return sent
+        view, deadline = memoryview(data), Deadline(Patience.step_of(self._send_timeout))
+        # like the kernel, until the step has passed: what was accepted is looked at only then
+        while sent < len(view) and not deadline.passed:
+            if wait_socket(self.sock, True, deadline):
+                sent += Transport.send_now(self, view[sent:])
+        if not sent:
+            raise BlockingIOError(errno.EAGAIN, "the peer accepts no data")
         return sent
 
     def send_parts(self, header: bytes, payload: bytes) -> None:

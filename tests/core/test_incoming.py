@@ -4,6 +4,8 @@ frame.
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -322,6 +324,25 @@ class TestState:
             WebSocketFrame(focPing, b"two"),
         ]
         assert code_of(machine) == 1007
+
+    def test_what_a_signal_handler_raises_does_not_hide_a_message_in_progress(
+        self, role: Role, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In the main thread it can come in any line, also in the last one of a read."""
+        machine = role.machine()
+        parse = WebProcessInFrame._parse
+
+        def interrupted(self: WebProcessInFrame, *arguments: Any) -> None:
+            parse(self, *arguments)
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(WebProcessInFrame, "_parse", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                machine.feed(role.wire(0x01, b"half"))
+        assert machine.in_message
+        assert machine.feed(role.wire(0x81, b"another")) == []
+        assert code_of(machine) == 1002
 
 
 class TestClose:

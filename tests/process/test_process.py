@@ -27,6 +27,7 @@ from support.pairs import both_roles, in_thread, pair, wait_flushed
 from mormot_ws import (
     WebSocketFrame,
     WebSocketProcess,
+    WebSocketProcessServer,
     WebSocketProtocolChat,
     WebSocketsProtocolError,
     focBinary,
@@ -492,3 +493,35 @@ def test_a_message_is_echoed_at_once() -> None:
             recorder.wait("focText", number + 1)
             times.append(time.monotonic() - began)
     assert min(times) < 20 * MS
+
+
+# --------------------------------------------------------------------------------------- subclasses
+
+
+class _Carrying(WebSocketProcessServer):
+    """Sees what is read and written."""
+
+    received = b""
+    written = 0
+
+    def receive_bytes(self, size: int) -> bytes:
+        data = super().receive_bytes(size)
+        self.received += data
+        return data
+
+    def write_bytes(self, data: bytes) -> None:
+        self.written += len(data)
+        super().write_bytes(data)
+
+
+@pytest.mark.parametrize("size", [5, 1_000, 70_000, 300_000])
+def test_the_methods_of_a_subclass_carry_frames_of_every_size(size: int) -> None:
+    with echo_server() as server:
+        server.process_class = _Carrying
+        with upgraded(server.port) as client:
+            client.send_frame(focBinary, bytes(size))
+            assert len(client.receive_frame().payload) == size
+            (process,) = server.connections()
+            assert isinstance(process, _Carrying)
+            assert len(process.received) > size
+            assert process.written > size

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +23,7 @@ from support import (
     echo,
     exchange,
     fast_settings,
+    ms,
     upgraded,
     wait_for,
 )
@@ -36,6 +39,7 @@ from mormot_ws import (
     WebSocketProcess,
     WebSocketProtocolChat,
     WebSocketsError,
+    focBinary,
     focPing,
     focPong,
     focText,
@@ -70,6 +74,25 @@ def serving(callback: Any = echo, **options: Any) -> Iterator[WebSocketAsyncServ
     with WebSocketAsyncServer(f"{HOST}:0", settings=fast_settings(**settings), **options) as server:
         server.websocket_protocols.add(WebSocketProtocolChat("echo", "", callback))
         yield server
+
+
+def test_a_step_that_the_application_has_put_in_place_of_its_connection_is_taken() -> None:
+    """In a callback, before the first step."""
+    steps: list[int] = []
+
+    def connected(process: WebSocketProcess) -> None:
+        step = process.loop_step
+
+        def counted() -> bool:
+            steps.append(process.connection_id)
+            return step()
+
+        process.loop_step = counted  # type: ignore[method-assign]
+
+    with serving(on_client_connected=connected) as server, upgraded(server.port) as client:
+        assert exchange(client, ["a"]) == ["a"]
+        assert exchange(client, ["b"]) == ["b"]
+        assert len(steps) >= 2
 
 
 # ----------------------------------------------------------------------------- callbacks that block
@@ -264,6 +287,45 @@ def test_a_peer_that_does_not_read_holds_up_only_its_own_callback() -> None:
             for number in range(20):
                 assert exchange(other, [str(number)]) == [str(number)]
         wait_for(lambda: not server.websocket_connections)
+
+
+def test_the_last_connection_is_forgotten_at_its_end() -> None:
+    """Not at the next event, which may come hours later."""
+    seen: list[weakref.ref[WebSocketProcess]] = []
+
+    def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focText:
+            seen.append(weakref.ref(process))
+            echo(process, frame)
+
+    def forgotten() -> bool:
+        gc.collect()
+        return seen[0]() is None
+
+    with serving(callback) as server:
+        with upgraded(server.port) as client:
+            assert exchange(client, ["x"]) == ["x"]
+        wait_for(lambda: not server.websocket_connections)
+        wait_for(forgotten)
+
+
+def test_a_peer_that_never_reads_has_send_timeout_and_no_longer() -> None:
+    """What its kernel takes at first, before it is full, does not make it a slow peer, which would
+    have four times as long.
+    """
+    limit = 1000
+    took: list[float] = []
+
+    def flood(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.payload == b"flood":
+            begin = time.monotonic()
+            assert not process.send_frame(WebSocketFrame(focBinary, bytes(16 << 20)))
+            took.append(time.monotonic() - begin)
+
+    with serving(flood, send_timeout=ms(limit)) as server, upgraded(server.port, 4096) as deaf:
+        deaf.send_frame(focText, "flood")
+        wait_for(lambda: took)
+    assert 0.9 * limit * MS < took[0] < 3 * limit * MS
 
 
 def test_a_hang_up_during_a_long_callback_costs_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
