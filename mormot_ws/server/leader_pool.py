@@ -22,7 +22,6 @@ from collections import deque
 from collections.abc import Callable
 from threading import current_thread
 from time import monotonic, thread_time
-from typing import Protocol
 
 from ..core.forks import dies_in_child
 from ..logs import SeldomLog, get_logger
@@ -30,6 +29,7 @@ from ..process.freeing import joined
 from ..sockets.deadline import Deadline
 from ..sockets.readiness import Readiness
 from .cpu_clock import cpu_clock
+from .pool_member import Member
 
 _log = get_logger("mormot_ws.server")
 
@@ -47,39 +47,6 @@ _WARN_SECONDS = 60.0
 _LAST_TURNS = 64
 #: seconds that a leader pauses after a fault that no member has caused
 _AFTER_FAULT = 0.1
-
-
-class Member(Protocol):
-    """A socket, and what to do when it can be read."""
-
-    #: held by the thread that handles the member
-    busy: threading.Lock
-    #: True while its socket is not waited for, because a thread was still inside when it was ready
-    masked: bool
-    #: True if its last callback has blocked: the leader leaves the next one to a follower
-    blocks: bool
-
-    @property
-    def handle(self) -> Callable[[], bool]:
-        """Read the available input, without waiting for more, and run callbacks; return False at
-        the end of the member. Called with ``busy`` held.
-        """
-
-    def end(self, exc: BaseException | None) -> bool:
-        """Do what is left after :attr:`handle` has returned False or raised *exc*; return True if
-        the member continues, in another way. Otherwise it has removed itself.
-        """
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-
-    def callback_is_long(self) -> None:
-        """A callback is long: others have to answer for the member. Neither waits nor logs."""
-
-    def callback_has_ended(self) -> bool:
-        """Undo :meth:`callback_is_long`, and handle what arrived meanwhile; return like
-        :attr:`handle`. Called with ``busy`` held, in the thread of the callback.
-        """
 
 
 class _Term:
@@ -260,6 +227,8 @@ class LeaderPool:
             while task := self._next_task():
                 if not isinstance(task, _Term):
                     self._handle_blocking(task)
+                    # an ended connection is not kept until the next task
+                    del task
                     continue
                 try:
                     self._lead(task)
@@ -369,17 +338,24 @@ class LeaderPool:
 
     def _handle_blocking(self, member: Member) -> None:
         """Handle a *member* that was given away, and see whether its callbacks still block."""
-        again = True
+        again, last_turns = True, _LAST_TURNS
         while again:
             begin, computed = monotonic(), thread_time()
             try:
                 member.callback_is_long()
-                if not (member.handle() and member.callback_has_ended()) and not member.end(None):
+                goes_on = member.handle()
+                if self._stopping and not self._members:
+                    # a child that the callback has forked
+                    return
+                if not (goes_on and member.callback_has_ended()) and not member.end(None):
                     return
                 took = monotonic() - begin
                 member.blocks = took >= _NEXT_LONG_SECONDS and thread_time() - computed < took / 2
                 # input that has come meanwhile is handled here, without another change of threads
                 again = self._wait_for(member)
+                if self._stopping and last_turns:
+                    # see _leave_late()
+                    again, last_turns = True, last_turns - 1
             except BaseException as exc:  # noqa: BLE001
                 if not self._end(member, exc):
                     return
