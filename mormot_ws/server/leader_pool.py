@@ -28,8 +28,8 @@ from ..logs import SeldomLog, get_logger
 from ..process.freeing import joined
 from ..sockets.deadline import Deadline
 from ..sockets.readiness import Readiness
-from .cpu_clock import cpu_clock
 from .pool_member import Member
+from .pool_term import Term
 
 _log = get_logger("mormot_ws.server")
 
@@ -47,24 +47,6 @@ _WARN_SECONDS = 60.0
 _LAST_TURNS = 64
 #: seconds that a leader pauses after a fault that no member has caused
 _AFTER_FAULT = 0.1
-
-
-class _Term:
-    """What the leader of one term does now. Only that leader writes it: one whose term has ended
-    cannot hide from the watcher what the next one does.
-    """
-
-    __slots__ = ("cpu_seconds", "member", "turn", "waits")
-
-    def __init__(self) -> None:
-        #: returns the CPU time of the leader's thread; another thread may call it
-        self.cpu_seconds: Callable[[], float] = cpu_clock()
-        #: the member that the leader is inside; None: it is between two members, or waits
-        self.member: Member | None = None
-        #: the number of times that it has entered a member
-        self.turn = 0
-        #: True while it waits for members
-        self.waits = False
 
 
 class LeaderPool:
@@ -100,7 +82,7 @@ class LeaderPool:
             end.setblocking(False)
         self._make_locks()
         # the term of the current leader; None: there is no leader
-        self._term: _Term | None = None
+        self._term: Term | None = None
         # True if a leader is needed
         self._wanted = True
         #: members that wait for a follower to handle them; their ``busy`` is held
@@ -225,7 +207,7 @@ class LeaderPool:
         try:
             self._on_start()
             while task := self._next_task():
-                if not isinstance(task, _Term):
+                if not isinstance(task, Term):
                     self._handle_blocking(task)
                     # an ended connection is not kept until the next task
                     del task
@@ -249,14 +231,14 @@ class LeaderPool:
                     # stop() has not waited for a long callback
                     self._close()
 
-    def _next_task(self) -> _Term | Member | None:
+    def _next_task(self) -> Term | Member | None:
         """Wait until a leader is needed, or a member is given away; return the term or the member,
         or None if this thread has to end.
         """
         with self._safe:
             while True:
                 if self._wanted and not self._stopping:
-                    term = self._term = _Term()
+                    term = self._term = Term()
                     self._wanted = False
                     return term
                 if self._given:
@@ -270,7 +252,7 @@ class LeaderPool:
                 if not (notified or self._wanted or self._given) and surplus:
                     return None
 
-    def _lead(self, term: _Term) -> None:
+    def _lead(self, term: Term) -> None:
         """Handle ready members until the end of the *term*."""
         poll, members = self._readiness.poll, self._members
         active, wake = self._active, self._wake_read.fileno()
@@ -331,8 +313,8 @@ class LeaderPool:
         """Let a follower handle *member*, whose callbacks block."""
         with self._safe:
             self._given.append(member)
-            missing = len(self._given) > self._idle
             self._follow.notify()
+            missing = self._is_follower_missing()
         if missing:
             self._get_follower()
 
@@ -362,7 +344,7 @@ class LeaderPool:
                 again = False
         self._leave(member)
 
-    def _hand_on(self, term: _Term, exc: BaseException) -> None:
+    def _hand_on(self, term: Term, exc: BaseException) -> None:
         """Let another thread lead, because *exc* has ended the *term*."""
         _log.error("%s: a leader has failed, another one takes over", self._name, exc_info=exc)
         self._stopped.wait(_AFTER_FAULT)
@@ -505,7 +487,7 @@ class LeaderPool:
             elif self._depose(term, member, turn, idles):
                 hurry = now + _HURRY_SECONDS
 
-    def _depose(self, term: _Term, member: Member, turn: int, blocks: bool) -> bool:
+    def _depose(self, term: Term, member: Member, turn: int, blocks: bool) -> bool:
         """End the leader's *term*, because it is still inside *member*, in the same *turn*, and
         *blocks* rather than computes.
         """
@@ -521,9 +503,15 @@ class LeaderPool:
                 member.callback_is_long()
             self._wanted = True
             self._follow.notify()
-        if not self._idle:
+            missing = self._is_follower_missing()
+        if missing:
             self._get_follower()
         return True
+
+    def _is_follower_missing(self) -> bool:
+        """Return whether there are more tasks than idle threads. Called with ``_safe`` held."""
+        # a thread that was notified is idle until it has the lock: its task is counted, too
+        return len(self._given) + self._wanted > self._idle
 
     def _get_follower(self) -> bool:
         """Start a thread, if there may be one more; return whether it was started."""

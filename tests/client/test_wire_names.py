@@ -307,16 +307,18 @@ def test_an_address_that_fails_in_the_upgrade_is_tried_last_the_next_time(
     """The second server of a name is well: a reconnecting client gets there by its second
     attempt.
     """
-    good = WebSocketServer("127.0.0.2:0", settings=fast_settings())
-    good.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
-    first = echo_server(good.port)
 
     def both(_: str, port: int, **__: object) -> Any:
         stream = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
         return [(*stream, (HOST, port)), (*stream, ("127.0.0.2", port))]
 
-    monkeypatch.setattr(socket, "getaddrinfo", both)
-    with good, client_for("rr.test", good.port) as client:
+    with (
+        WebSocketServer("127.0.0.2:0", settings=fast_settings()) as good,
+        echo_server(good.port) as first,
+        client_for("rr.test", good.port, connect=False) as client,
+    ):
+        good.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
+        monkeypatch.setattr(socket, "getaddrinfo", both)
         assert upgrade(client, recorder.frame) == ""
         assert process_of(client).remote_ip == HOST
         client.auto_reconnect()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import HOST
 from support.topics import Heard
-from support.waiting import ms, wait_for
+from support.waiting import ms, wait_for, when_free
 
 import mormot_ws
 from mormot_ws import (
@@ -73,7 +73,7 @@ def test_it_begins_before_the_server(hub: MemoryHub) -> None:
     with connect(f"ws://{HOST}:{port}/", topics=True) as ws:
         subscription = ws.subscribe("news", heard)
         published = ws.publish("news", 1)
-        with Server(f"{HOST}:{port}", hub=hub):
+        with when_free(lambda: Server(f"{HOST}:{port}", hub=hub)):
             assert published.wait(ms(10_000))
             assert subscription.wait(ms(2_000))
             wait_for(lambda: ws.connected)

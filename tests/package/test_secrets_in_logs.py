@@ -19,6 +19,7 @@ from support import (
     refused_port,
     text,
     wait_for,
+    when_free,
 )
 from support.proxies import HttpProxy
 
@@ -93,7 +94,7 @@ def serve(port: int = 0) -> WebSocketServer:
     def fail(argument: object) -> int:
         raise RuntimeError("a bug of the application")
 
-    server = WebSocketServer(f"{HOST}:{port}", settings=fast_settings())
+    server = when_free(lambda: WebSocketServer(f"{HOST}:{port}", settings=fast_settings()))
     server.websocket_protocols.add(WebSocketProtocolChat("echo", "", echo))
     server.on_websocket_connect = server.on_websocket_disconnect = server.on_websocket_close = fail
     server.on_request = fail

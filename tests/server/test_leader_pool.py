@@ -44,31 +44,29 @@ class Member:
         return True
 
 
+Ready = Callable[[int], None]
+
+
 @contextlib.contextmanager
-def pool_of(*works: Callable[[Callable[[int], None]], object]) -> Iterator[list[Member]]:
-    """A pool with a member for each of *works*, which get a function that makes the member of a
-    number ready; the members.
+def pool_of(
+    *works: Callable[[], object], prepare: Callable[[LeaderPool], object] = lambda pool: None
+) -> Iterator[tuple[list[Member], Ready]]:
+    """A pool with a member for each of *works*; the members, and a function that makes the member
+    of a number ready. *prepare* is called before the start.
     """
     pool = LeaderPool("pool", 2, lambda: 10, lambda: None, lambda: None)
+    prepare(pool)
     with contextlib.ExitStack() as stack:
         pairs = [socket.socketpair() for _ in works]
         for pair in pairs:
             for end in pair:
                 stack.enter_context(end)
-
-        def ready(number: int) -> None:
-            pairs[number][1].send(b"x")
-
-        def member(number: int) -> Member:
-            return Member(pairs[number][0], lambda: works[number](ready))
-
-        members = [member(number) for number in range(len(works))]
+        members = [Member(pair[0], work) for pair, work in zip(pairs, works, strict=True)]
         for each in members:
             pool.add(each)
         pool.start()
         try:
-            ready(0)
-            yield members
+            yield members, lambda number: pairs[number][1].send(b"x")
         finally:
             assert pool.stop(Deadline(1000 * BOUND)) == []
 
@@ -80,11 +78,11 @@ def test_a_leader_is_watched_although_an_earlier_one_leaves_its_member() -> None
     first_may_return, served = threading.Event(), threading.Event()
     blocked = []
 
-    def first(ready: Callable[[int], None]) -> None:
+    def first() -> None:
         ready(1)
         first_may_return.wait(BOUND)
 
-    def second(ready: Callable[[int], None]) -> None:
+    def second() -> None:
         first_may_return.set()
         # when it is free, the first leader has noted that it is outside
         if members[0].busy.acquire(timeout=BOUND):
@@ -93,11 +91,9 @@ def test_a_leader_is_watched_although_an_earlier_one_leaves_its_member() -> None
         blocked.append(not served.wait(BOUND))
         done.set()
 
-    def third(ready: Callable[[int], None]) -> None:
-        served.set()
-
     done = threading.Event()
-    with pool_of(first, second, third) as members:
+    with pool_of(first, second, served.set) as (members, ready):
+        ready(0)
         assert done.wait(3 * BOUND)
     assert blocked == [False]
 
@@ -109,8 +105,8 @@ def test_callbacks_that_block_for_a_moment_run_at_the_same_time() -> None:
     over = threading.Event()
     done = threading.Event()
 
-    def blocking(number: int) -> Callable[[Callable[[int], None]], None]:
-        def work(ready: Callable[[int], None]) -> None:
+    def blocking(number: int) -> Callable[[], None]:
+        def work() -> None:
             with counting:
                 together[0] += 1
                 most_together[0] = max(most_together[0], together[0])
@@ -125,11 +121,9 @@ def test_callbacks_that_block_for_a_moment_run_at_the_same_time() -> None:
 
         return work
 
-    def first(ready: Callable[[int], None]) -> None:
-        for number in range(1, 6):
+    with pool_of(*(blocking(number) for number in range(5))) as (_, ready):
+        for number in range(5):
             ready(number)
-
-    with pool_of(first, *(blocking(number) for number in range(1, 6))):
         assert done.wait(BOUND)
         over.set()
 
@@ -139,7 +133,7 @@ def test_a_member_that_no_longer_blocks_is_handled_by_the_leader_again() -> None
     blocked: list[bool] = []
     leads = threading.Event()
 
-    def work(ready: Callable[[int], None]) -> None:
+    def work() -> None:
         blocked.append(members[0].blocks)
         if True not in blocked:
             # what the application waits for
@@ -149,6 +143,38 @@ def test_a_member_that_no_longer_blocks_is_handled_by_the_leader_again() -> None
             return
         ready(0)
 
-    with pool_of(work) as members:
+    with pool_of(work) as (members, ready):
+        ready(0)
         assert leads.wait(BOUND)
     assert True in blocked
+
+
+def test_a_follower_that_takes_the_lead_does_not_leave_a_member_that_it_was_to_handle() -> None:
+    """It was woken for a member that was given away, and before it runs, its leader is held up."""
+    deposed, served = threading.Event(), threading.Event()
+
+    class SlowCondition(threading.Condition):
+        def _acquire_restore(self, state: object) -> None:
+            deposed.wait(BOUND)
+            super()._acquire_restore(state)  # type: ignore[misc]
+
+    def slow_follower(pool: LeaderPool) -> None:
+        pool._follow = SlowCondition(pool._safe)
+
+    class Holding(Member):
+        def callback_is_long(self) -> None:
+            deposed.set()
+
+    def hold() -> None:
+        held.append(served.wait(BOUND))
+        done.set()
+
+    held: list[bool] = []
+    done = threading.Event()
+    with pool_of(served.set, hold, prepare=slow_follower) as (members, ready):
+        members[0].blocks = True
+        members[1].__class__ = Holding
+        ready(0)
+        ready(1)
+        assert done.wait(3 * BOUND)
+    assert held == [True]

@@ -39,7 +39,7 @@ from .raw_server import (
 )
 from .reconnection import FixedDelay, ReconnectingClient
 from .recorder import Event, Recorder
-from .waiting import BOUND, MS, TIMEOUT_FACTOR, in_threads, ms, wait_for
+from .waiting import BOUND, MS, TIMEOUT_FACTOR, in_threads, ms, wait_for, when_free
 
 __all__ = [
     "BOUND",
@@ -87,4 +87,5 @@ __all__ = [
     "upgrade_and_drop",
     "upgraded",
     "wait_for",
+    "when_free",
 ]

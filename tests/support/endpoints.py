@@ -24,7 +24,7 @@ from mormot_ws import (
 
 from .places import HOST
 from .recorder import Recorder
-from .waiting import ms, wait_for
+from .waiting import ms, wait_for, when_free
 
 
 def echo(process: WebSocketProcess, frame: WebSocketFrame) -> None:
@@ -63,7 +63,9 @@ def echo_server(
     port: int = 0, callback: Callable[..., Any] = echo, **settings: Any
 ) -> WebSocketServer:
     """Return a running server that offers the protocol ``echo`` on any URI; free it."""
-    server = WebSocketServer(f"{HOST}:{port}", settings=fast_settings(**settings))
+    server = when_free(
+        lambda: WebSocketServer(f"{HOST}:{port}", settings=fast_settings(**settings))
+    )
     server.websocket_protocols.add(WebSocketProtocolChat("echo", "", callback))
     return server
 

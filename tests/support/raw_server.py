@@ -17,7 +17,7 @@ from mormot_ws.process.freeing import ClosedByWith
 
 from .places import HOST
 from .raw_peer import HttpHead, RawServerPeer
-from .waiting import BOUND
+from .waiting import BOUND, when_free
 
 #: what a raw server does with a connection; the connection is closed when it returns
 Behaviour = Callable[[RawServerPeer], Any]
@@ -33,7 +33,7 @@ class RawServer(ClosedByWith):
 
     def __init__(self, *behaviours: Behaviour, port: int = 0) -> None:
         self._behaviours = behaviours
-        self._listener = socket.create_server((HOST, port))
+        self._listener = when_free(lambda: socket.create_server((HOST, port)))
         self.port: int = self._listener.getsockname()[1]
         #: how many connections were accepted
         self.accepted = 0

@@ -7,11 +7,14 @@ the bound; where nothing can be waited for, the reason for a sleep stands above 
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
+
+from mormot_ws import HttpServerError
 
 #: stretches every time-out of the tests
 TIMEOUT_FACTOR = float(os.environ.get("MORMOT_WS_TEST_TIMEOUT_FACTOR", "1"))
@@ -45,6 +48,23 @@ def wait_for(condition: Callable[[], _T], bound: float = BOUND, what: str = "the
         if time.monotonic() > give_up:
             raise AssertionError(f"{what} did not come true within {bound:g} s")
         time.sleep(0.002)
+
+
+def when_free(listen: Callable[[], _T]) -> _T:
+    """Return what *listen* returns, which wants a port that was used before; wait while a socket of
+    another test process has it.
+    """
+
+    def tried() -> list[_T]:
+        try:
+            return [listen()]
+        except (OSError, HttpServerError) as exc:
+            cause = exc.__cause__ or exc
+            if getattr(cause, "errno", None) != errno.EADDRINUSE:
+                raise
+            return []
+
+    return wait_for(tried, what="the port")[0]
 
 
 def poll_until(condition: Callable[[], object], seconds: float, every: float = 0.01) -> bool:
