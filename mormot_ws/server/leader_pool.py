@@ -295,7 +295,7 @@ class LeaderPool:
                     goes_on = self._end(member, exc)
                 # in this order: the watcher ends the term, then looks at the member
                 term.member = None
-                if self._term is not term:
+                if self._term is not term and self._is_over(term):
                     # the rest is void: it is reported again to the new leader
                     self._call_back_later(called)
                     self._leave_late(member, goes_on)
@@ -308,6 +308,12 @@ class LeaderPool:
                 else:
                     # an ended connection is not kept until the next event
                     del member, handle
+
+    def _is_over(self, term: Term) -> bool:
+        """Return whether another thread is to lead. Called between two members."""
+        # the watcher may take back what it has just done: see _depose()
+        with self._safe:
+            return self._term is not term
 
     def _give_away(self, member: Member) -> None:
         """Let a follower handle *member*, whose callbacks block."""
@@ -492,15 +498,17 @@ class LeaderPool:
         *blocks* rather than computes.
         """
         with self._safe:
-            seen = term.member is member and term.turn == turn
-            if self._term is not term or not self._idle or not seen:
+            if self._term is not term or not self._idle:
                 return False
             self._term = None
+            # the leader looks in the opposite order: if it is still inside the member, it sees the
+            # end of its term, and waits for this lock before it leaves the member
+            if term.member is not member or term.turn != turn:
+                # it has left, and may wait for members already, without having seen the end
+                self._term = term
+                return False
             member.blocks = blocks
-            # the leader looks in the opposite order: either it sees the end of its term, and waits
-            # for this lock before it leaves the member, or we see that it has left
-            if term.member is member:
-                member.callback_is_long()
+            member.callback_is_long()
             self._wanted = True
             self._follow.notify()
             missing = self._is_follower_missing()

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
 
-from support import BOUND
+import pytest
+from support import BOUND, wait_for
 
+from mormot_ws.server import leader_pool
 from mormot_ws.server.leader_pool import LeaderPool
+from mormot_ws.server.pool_term import Term
 from mormot_ws.sockets.deadline import Deadline
 
 
@@ -23,11 +30,13 @@ class Member:
         self.busy = threading.Lock()
         self.masked = False
         self.blocks = False
+        #: how many bytes it has read
+        self.received = 0
 
     def handle(self) -> bool:
         # one that is called back may have no input
         with contextlib.suppress(BlockingIOError):
-            self.sock.recv(100)
+            self.received += len(self.sock.recv(100))
             self.work()
         return True
 
@@ -49,12 +58,14 @@ Ready = Callable[[int], None]
 
 @contextlib.contextmanager
 def pool_of(
-    *works: Callable[[], object], prepare: Callable[[LeaderPool], object] = lambda pool: None
+    *works: Callable[[], object],
+    most: int = 10,
+    prepare: Callable[[LeaderPool], object] = lambda pool: None,
 ) -> Iterator[tuple[list[Member], Ready]]:
     """A pool with a member for each of *works*; the members, and a function that makes the member
-    of a number ready. *prepare* is called before the start.
+    of a number ready. It has *most* threads; *prepare* is called before the start.
     """
-    pool = LeaderPool("pool", 2, lambda: 10, lambda: None, lambda: None)
+    pool = LeaderPool("pool", 2, lambda: most, lambda: None, lambda: None)
     prepare(pool)
     with contextlib.ExitStack() as stack:
         pairs = [socket.socketpair() for _ in works]
@@ -178,3 +189,80 @@ def test_a_follower_that_takes_the_lead_does_not_leave_a_member_that_it_was_to_h
         ready(1)
         assert done.wait(3 * BOUND)
     assert held == [True]
+
+
+def test_a_leader_that_leaves_its_member_in_time_goes_on() -> None:
+    """It may not have seen that it was deposed: it would wait for members beside its successor,
+    and be missing among the followers.
+    """
+
+    class Leaves(LeaderPool):
+        @property
+        def _term(self) -> Term | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+            return self.__dict__.get("term")
+
+        @_term.setter
+        def _term(self, value: Term | None) -> None:
+            if value is None and self._term is not None:
+                self._term.member = None
+            self.__dict__["term"] = value
+
+    ends = socket.socketpair()
+    member = Member(ends[0], lambda: None)
+    pool = Leaves("pool", 2, lambda: 10, lambda: None, lambda: None)
+    try:
+        pool._wanted, pool._idle = False, 1
+        term = pool._term = Term()
+        term.member, term.turn = member, 1
+        assert not pool._depose(term, member, 1, True)
+        assert pool._term is term
+        assert not pool._wanted
+        assert not member.blocks
+    finally:
+        pool._close()
+        for end in ends:
+            end.close()
+
+
+class Pauses:
+    """Lets threads that are started meanwhile pause at random lines of the pool."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
+        return self._line if frame.f_code.co_filename == leader_pool.__file__ else None
+
+    def _line(self, frame: FrameType, event: str, arg: object) -> Any:
+        if event == "line" and self._random.random() < 0.02:
+            # no event can be waited for: that another thread runs meanwhile is the point
+            time.sleep(self._random.choice((0, 0, 0.0001, 0.001, 0.004, 0.008)))
+        return self._line
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_each_input_is_handled_in_whatever_order_the_threads_run(seed: int) -> None:
+    """With callbacks that block for some time, compute for some time, or are short."""
+    chance = random.Random(seed)
+    most = 2 + seed
+    count = 1 + 3 * (seed % 2)
+    given = [0] * count
+
+    def work() -> None:
+        kind = chance.random()
+        if kind < 0.3:
+            # what the application waits for
+            threading.Event().wait(chance.choice((0.001, 0.003, 0.01)))
+        elif kind < 0.35:
+            begin = time.perf_counter()
+            while time.perf_counter() < begin + 0.008:
+                pass
+
+    threading.settrace(Pauses(seed))
+    with pool_of(*[work] * count, most=most) as (members, ready):
+        threading.settrace(None)  # type: ignore[arg-type]
+        for _ in range(60):
+            for number in range(count):
+                given[number] += 1
+                ready(number)
+            wait_for(lambda: [each.received for each in members] == given, what="the last input")
