@@ -251,6 +251,10 @@ def requests(kind):
         assert status == 200 and url.encode() in ctxt.out_content, (status, ctxt.out_error)
 
     def action():
+        if threading.current_thread() is not threading.main_thread():
+            # the collector runs in a thread that may have to answer: it would wait for itself
+            outcomes.append("elsewhere")
+            return
         began = time.monotonic()
         try:
             ask("/inner")

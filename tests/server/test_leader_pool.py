@@ -198,11 +198,13 @@ def test_a_leader_that_leaves_its_member_in_time_goes_on() -> None:
 
     class Leaves(LeaderPool):
         @property
-        def _term(self) -> Term | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        def _term(self) -> Term | None:
             return self.__dict__.get("term")
 
         @_term.setter
-        def _term(self, value: Term | None) -> None:
+        def _term(  # pyright: ignore[reportIncompatibleVariableOverride]
+            self, value: Term | None
+        ) -> None:
             if value is None and self._term is not None:
                 self._term.member = None
             self.__dict__["term"] = value
