@@ -256,7 +256,12 @@ class LeaderPool:
         """Handle ready members until the end of the *term*."""
         poll, members = self._readiness.poll, self._members
         active, wake = self._active, self._wake_read.fileno()
+        member: Member | None
+        handle: Callable[[], bool] | None
         while not self._stopping:
+            # one that another thread ends is not kept until the next event
+            member = handle = None
+            called: list[Member] = []
             term.waits = True
             try:
                 ready = poll()
@@ -267,7 +272,6 @@ class LeaderPool:
             term.waits = False
             if not active.is_set():
                 active.set()
-            called: list[Member] = []
             for fd, _ in ready:
                 member = members.get(fd)
                 if member is None:
@@ -306,8 +310,8 @@ class LeaderPool:
                     if member.masked:
                         self._unmask(member)
                 else:
-                    # an ended connection is not kept until the next event
-                    del member, handle
+                    # nor one that has ended here during the callbacks of others
+                    member = handle = None
 
     def _is_over(self, term: Term) -> bool:
         """Return whether another thread is to lead. Called between two members."""

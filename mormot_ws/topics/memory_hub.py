@@ -149,7 +149,7 @@ class MemoryHub(Hub):
                 if found.delivering is not mine and found.is_crowded:
                     self._wait_for_room(found, mine)
             if found.delivering is mine:
-                self._deliver(found)
+                self._deliver(found, mine)
         finally:
             # left over if a signal handler has raised in the other ``finally``
             if self._inside and self._inside[0] is mine:
@@ -212,7 +212,7 @@ class MemoryHub(Hub):
         finally:
             topic.end_waiting(mine, in_time)
 
-    def _deliver(self, topic: MemoryTopic) -> None:
+    def _deliver(self, topic: MemoryTopic, mine: object) -> None:
         """Call the subscriptions of *topic* until no publication waits."""
         raised: BaseException | None = None
         counts, safe = self._counts, self._safe
@@ -223,7 +223,7 @@ class MemoryHub(Hub):
         try:
             while True:
                 with safe:
-                    found = topic.next_delivery(delivered)
+                    found = topic.next_delivery(mine, delivered)
                     if topic.publishers_waiting and topic.has_room:
                         self._room.notify_all()
                     if found is None:

@@ -194,8 +194,10 @@ class MemoryTopic:
         if self.delivering is None and self.waiting:
             self.delivering = mine
 
-    def next_delivery(self, delivered: int) -> tuple[list[Heard], tuple[Subscription, ...]] | None:
-        """Return what to deliver next, and to which subscriptions.
+    def next_delivery(
+        self, mine: object, delivered: int
+    ) -> tuple[list[Heard], tuple[Subscription, ...]] | None:
+        """Return what the call represented by *mine* delivers next, and to which subscriptions.
 
         None: everything is delivered, or this call has *delivered* enough and another one takes
         over.
@@ -203,20 +205,23 @@ class MemoryTopic:
         if self.numbering:
             self.forget_interrupted()
         waiting = self.waiting
-        if not waiting or (delivered > _MOST_AT_A_STRETCH and self.publishers_waiting):
+        if delivered > _MOST_AT_A_STRETCH and self.publishers_waiting:
             self.delivering = None
             return None
+        if not waiting:
+            self.delivering = None
+            # a signal handler may have published before that, and left it to this call
+            if not waiting:
+                return None
+            self.delivering = mine
         self.stands_still = False
         heard: list[Heard] = []
         if self.lost:
             self.lost = False
             position = Position(self.epoch, waiting[0].offset - 1)
             heard.append(Lost(self.name, position, TRIMMED))
-        if len(waiting) <= _MOST_AT_ONCE:
-            heard += waiting
-            waiting.clear()
-        else:
-            heard += [waiting.popleft() for _ in range(_MOST_AT_ONCE)]
+        # one by one: a signal handler may publish in between
+        heard += [waiting.popleft() for _ in range(min(len(waiting), _MOST_AT_ONCE))]
         return heard, self.subscriptions
 
     def end_delivery(self, mine: object) -> None:

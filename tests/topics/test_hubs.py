@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 from support import Recorder, wait_for
 from support.hubs import Heard
+from support.lines import each_line
 from support.waiting import BOUND, MS, ms
 
-from mormot_ws import Hub, HubUnavailable, Lost, Position, Publication
+from mormot_ws import Hub, HubUnavailable, Lost, MemoryHub, Position, Publication
+from mormot_ws.topics import memory_hub, memory_topic
 
 Make = Callable[..., Hub]
 
@@ -813,6 +815,23 @@ class TestLife:
             make_hub(**{name: value})
         with pytest.raises(error, match=name):
             setattr(make_hub(), name, value)
+
+
+def test_publishing_in_a_finaliser_at_each_line_of_a_publication() -> None:
+    """It is told that it cannot, or everything is heard once, in order."""
+    for line in each_line(memory_hub, memory_topic):
+        hub, heard = MemoryHub(), Heard()
+        hub.subscribe("news", heard)
+        offsets: list[int] = []
+
+        def publish(hub: Hub = hub, offsets: list[int] = offsets) -> None:
+            with suppress(HubUnavailable):
+                offsets.append(hub.publish("news", "interrupting").offset)
+
+        with line.interrupted_by(publish):
+            offsets.append(hub.publish("news", "interrupted").offset)
+        assert [each.offset for each in heard] == sorted(offsets), line.number
+    assert line.number > 30
 
 
 @pytest.mark.signals
