@@ -212,12 +212,12 @@ class Arena(ClosedByWith):
         bound = self._cap + _MARGIN
         found = self._clients.ask(bound + _BOUND, do="back", since=over, within=bound)
         self.returns.append(found["took"])
-        if found["missing"]:
-            for child in (self._clients, *map(self._child, self._servers)):
-                child.signal(SIGNAL)
         for client, state in found["missing"].items():
             text = f"{client} is not back {bound:g} s after the last fault: {state}"
             self.violations.append(Measured(text))
+        if found["missing"]:
+            for child in (self._clients, *map(self._child, self._servers)):
+                child.signal(SIGNAL)
         self._reap_stopped()
 
     def _reap_stopped(self) -> None:

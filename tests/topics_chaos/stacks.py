@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-import faulthandler
 import signal
+import sys
+import threading
+import traceback
 
 #: what is sent to a process that is to tell it
 SIGNAL = signal.SIGUSR1
 
 
 def stacks_on_signal(path: str) -> None:
-    """Write the stacks of all threads beside the log at *path* when :data:`SIGNAL` comes."""
+    """Write the stacks of all threads beside the log at *path* when :data:`SIGNAL` comes.
+
+    The main thread does it, because ``faulthandler`` may crash a process whose threads go on
+    running meanwhile.
+    """
     # it lives as long as the process
     file = open(f"{path}.stacks", "a", encoding="utf-8")  # noqa: SIM115
-    faulthandler.register(SIGNAL, file)
+
+    def write(number: int, frame: object) -> None:
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        for ident, top in sys._current_frames().items():
+            file.write(f"{names.get(ident, ident)}:\n{''.join(traceback.format_stack(top))}\n")
+        file.flush()
+
+    signal.signal(SIGNAL, write)
