@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import wait_for
 from support.hubs import Heard
-from support.lines import each_line
+from support.lines import each_call_end, each_line
 from support.waiting import BOUND, ms
 
 from mormot_ws import Lost, MemoryHub, Publication
@@ -170,49 +170,17 @@ def after_the_first(heard: Heard) -> Iterator[None]:
         sys.settrace(before)
 
 
-@pytest.mark.skipif(sys.implementation.name != "cpython", reason="where signals are handled")
 def test_a_subscription_hears_what_was_raised_before_its_call() -> None:
-    """And not again what it was called with. A signal handler runs when a call ends."""
-    number, reached = 1, True
-    while reached:
+    """And not again what it was called with."""
+    for end in each_call_end(memory_hub, memory_topic, subscription):
         with MemoryHub() as hub:
             first, second = Heard(), Heard()
             hub.subscribe("news", first)
             hub.subscribe("news", second)
-            reached = raise_as_call_ends(lambda hub=hub: hub.publish("news", 1), number)
+            with end.raises():
+                hub.publish("news", 1)
             hub.publish("news", 2)
             newest = hub.history("news").position.offset
             for heard in (first, second):
-                assert [each.offset for each in heard] == list(range(1, newest + 1)), number
-        number += 1
-    assert number > 30
-
-
-def raise_as_call_ends(call: Callable[[], object], at: int) -> bool:
-    """Raise where the call with that number ends in the hub's own code; return whether there are
-    so many.
-    """
-    ends = 0
-    files = {module.__file__ for module in (memory_hub, memory_topic, subscription)}
-
-    def profile(frame: FrameType, event: str, _: Any) -> None:
-        nonlocal ends
-        if event not in ("return", "c_return"):
-            return
-        caller = frame.f_back if event == "return" else frame
-        if caller is None or caller.f_code.co_filename not in files:
-            return
-        ends += 1
-        if ends == at:
-            sys.setprofile(None)
-            raise Boom
-
-    before = sys.getprofile()
-    sys.setprofile(profile)
-    try:
-        call()
-    except Boom:
-        return True
-    finally:
-        sys.setprofile(before)
-    return False
+                assert [each.offset for each in heard] == list(range(1, newest + 1)), end.number
+    assert end.number > 30
