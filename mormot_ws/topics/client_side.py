@@ -117,14 +117,15 @@ class TopicClient:
         text = encode_json(data)
         dropped: list[Publishing] = []
         with self._safe:
-            sequence = self._sequence + 1
+            # in one step: a signal handler may publish too
+            sequence = self._sequence = self._sequence + 1
             publishing = Publishing(topic, sequence, text, on_done, self._in_own_thread)
             large = self._outlet.refuses(publishing)
             reason = large or (
                 _NO_MORE if self._outlet.over else self._outlet.keep(publishing, dropped)
             )
-            if not reason:
-                self._sequence = sequence
+            if reason and self._sequence == sequence:
+                self._sequence = sequence - 1
         for oldest in dropped:
             oldest.finish("failed", "dropped: too many unanswered publications")
         if large:

@@ -219,7 +219,7 @@ class Feed:
             if receivers is None:
                 receivers = self._receivers = tuple(self._live)
             for member in self._catching_up:
-                if member.pending is not None:
+                if member.pending is not None and member not in self._live:
                     member.pending.append((position, plain))
                     if len(member.pending) > _MOST_PENDING:
                         member.pending = None
@@ -258,15 +258,17 @@ class Feed:
                     member.pending = []
                 elif pending is not None:
                     position = self.position
-                    if position is None or position.epoch == member.after.epoch:
-                        del self._catching_up[member]
-                        member.pending = None
-                        self._live[member] = None
-                        self._receivers = None
-                    else:
+                    if position is not None and position.epoch != member.after.epoch:
                         # heard() continues when the stream has reached that epoch
                         member.answered = True
-                    return
+                        return
+                    # in one step: what a signal handler or finaliser publishes before it is in
+                    # *pending*, and the rest is sent at once
+                    self._live[member] = self._receivers = None
+                    del self._catching_up[member]
+                    member.pending = None
+                    if not pending:
+                        return
             if pending is None:
                 member.visitor.fell_behind(member)
                 return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import OrderedDict
 from json import loads
@@ -82,8 +83,9 @@ class MemoryHub(Hub):
         #: not empty while a publication is being numbered. Another one in the same thread, made by
         #: what interrupted it, would break the order
         self._inside: list[object] = []
-        #: the threads that are calling subscribers now
-        self._delivering: set[int] = set()
+        #: the threads that are calling subscribers now, or wait for that, each with what represents
+        #: its first call of publish(): a callback may publish, even on other topics
+        self._delivering: dict[int, object] = {}
         #: in the order in which they are checked for expired data
         self._topics: OrderedDict[str, MemoryTopic] = OrderedDict()
         self._freed = False
@@ -137,6 +139,8 @@ class MemoryHub(Hub):
                         found.begin_delivery(
                             publication, mine, max(_LEAST_WAITING, self.history_count)
                         )
+                        if found.delivering is mine:
+                            self._delivering.setdefault(get_ident(), mine)
                     found.number(publication)
                     self._counts["published"] += 1
                     if not publication.offset % _LOOK_EVERY:
@@ -154,8 +158,12 @@ class MemoryHub(Hub):
             # left over if a signal handler has raised in the other ``finally``
             if self._inside and self._inside[0] is mine:
                 self._inside.clear()
-            if found is not None:
-                found.end_delivery(mine)
+            if self._delivering.get(get_ident()) is mine:
+                del self._delivering[get_ident()]
+            if found is not None and found.end_delivery(mine):
+                # a signal handler has raised: another call takes over, at the latest the next one
+                with self._safe:
+                    self._room.notify_all()
         return Published(publication.offset, publication.epoch)
 
     def _topic(self, name: str, now: float) -> MemoryTopic:
@@ -164,12 +172,13 @@ class MemoryHub(Hub):
             raise HubUnavailable("the hub was freed")
         topic = self._topics.get(name) if isinstance(name, str) else None
         if topic is not None and now - topic.used_at >= self.topic_age / 1000 and not topic.is_used:
-            del self._topics[name]
+            self._topics.pop(name, None)
             topic = None
         if topic is None:
             check_name("topic", name)
             self._look_for_old(now, name)
-            topic = self._topics[name] = MemoryTopic(name, now)
+            # in one step: a signal handler may publish on it
+            topic = self._topics.setdefault(name, MemoryTopic(name, now))
         topic.use(now)
         return topic
 
@@ -184,16 +193,21 @@ class MemoryHub(Hub):
         """Forget expired data of the topics whose turn it is, and expired topics."""
         for _ in range(min(count, len(self._topics))):
             # it stays in the table: a signal handler may raise anywhere
-            name, topic = next(iter(self._topics.items()))
+            try:
+                name, topic = next(iter(self._topics.items()))
+            except (RuntimeError, StopIteration):
+                # one has published on a new topic, and has looked at some
+                return
             topic.trim(now, self.history_age / 1000, self.window_age / 1000)
             # when there is no room, a topic without kept data can be forgotten
             is_old = now - topic.used_at >= self.topic_age / 1000 or (
                 is_full and not topic.history and not topic.seen
             )
             if topic.is_used or not is_old:
-                self._topics.move_to_end(name)
+                with contextlib.suppress(KeyError):
+                    self._topics.move_to_end(name)
             else:
-                del self._topics[name]
+                self._topics.pop(name, None)
 
     def _wait_for_room(self, topic: MemoryTopic, mine: object) -> None:
         """Wait until fewer publications of *topic* wait, or it is this call's turn to deliver them.
@@ -203,10 +217,12 @@ class MemoryHub(Hub):
         if get_ident() in self._delivering:
             # this is a callback, for which others wait
             return
+        # nor do others for what a signal handler publishes in this thread from now on
+        self._delivering[get_ident()] = mine
         deadline = Deadline(min(self.timeout, _LONGEST_STANDSTILL))
         in_time = True
-        topic.begin_waiting()
         try:
+            topic.begin_waiting(mine)
             while topic.is_crowded and in_time:
                 in_time = self._room.wait(deadline.seconds())
         finally:
@@ -216,14 +232,11 @@ class MemoryHub(Hub):
         """Call the subscriptions of *topic* until no publication waits."""
         raised: BaseException | None = None
         counts, safe = self._counts, self._safe
-        delivered = 0
-        # a callback may publish, even on other topics
-        is_first = get_ident() not in self._delivering
-        self._delivering.add(get_ident())
+        delivered = delivered_to = 0
         try:
             while True:
                 with safe:
-                    found = topic.next_delivery(mine, delivered)
+                    found = topic.next_delivery(mine, delivered, delivered_to)
                     if topic.publishers_waiting and topic.has_room:
                         self._room.notify_all()
                     if found is None:
@@ -237,10 +250,11 @@ class MemoryHub(Hub):
                     offset = each.position.offset
                     for subscription in subscriptions:
                         if subscription.after < offset:
-                            raised = subscription.call(each) or raised
+                            raised = subscription.call(each, offset) or raised
+                delivered_to = heard[-1].position.offset
         finally:
-            if is_first:
-                self._delivering.discard(get_ident())
+            if self._delivering.get(get_ident()) is mine:
+                del self._delivering[get_ident()]
         if raised is not None:
             raise raised
 
@@ -338,7 +352,7 @@ class MemoryHub(Hub):
         """In a forked child: start afresh. The numbering continues in the parent."""
         self._safe = threading.RLock()
         self._room = threading.Condition(self._safe)
-        self._delivering = set()
+        self._delivering = {}
         self._inside = []
         topics, self._topics = self._topics, OrderedDict()
         # a copy made in one step: another thread of the parent may have been changing them

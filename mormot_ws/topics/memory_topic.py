@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections import OrderedDict, deque
 
@@ -31,10 +32,10 @@ class MemoryTopic:
     """One topic. The hub's lock guards all of it."""
 
     __slots__ = (
+        "delivered_to",
         "delivering",
         "epoch",
         "history",
-        "lost",
         "members",
         "name",
         "numbering",
@@ -61,14 +62,16 @@ class MemoryTopic:
         #: replaced, never changed: the delivering thread reads it without the lock
         self.subscriptions: tuple[Subscription, ...] = ()
         self.members: dict[str, str] = {}
-        #: publications that the delivering thread has not taken yet
+        #: publications that are not delivered yet. They stay here while they are being delivered: a
+        #: signal handler may raise in the middle, and the next delivery then goes on from here
         self.waiting: deque[Publication] = deque()
-        #: some of them were dropped since it last looked
-        self.lost = False
+        #: all subscriptions were called with the publications up to this offset
+        self.delivered_to = 0
         #: represents the call of publish() that is delivering; None: there is none
         self.delivering: object = None
-        #: how many calls of publish() wait for that one, and whether one of them waited too long
-        self.publishers_waiting = 0
+        #: represent the calls of publish() that wait for that one
+        self.publishers_waiting: set[object] = set()
+        #: whether one of them waited too long
         self.stands_still = False
         #: when the topic was last used
         self.used_at = now
@@ -83,24 +86,37 @@ class MemoryTopic:
         return bool(self.subscriptions or self.members or self.delivering)
 
     def trim(self, now: float, history_age: float, window_age: float) -> None:
-        """Forget expired data; the ages are in seconds."""
+        """Forget expired data; the ages are in seconds.
+
+        Each by itself: a signal handler that publishes forgets some too.
+        """
         history, seen = self.history, self.seen
-        while history and history[0][0] < now - history_age:
-            history.popleft()
-        while seen and next(iter(seen.values()))[1] < now - window_age:
-            seen.popitem(last=False)
+        if history and history[0][0] < now - history_age:
+            for entry in history.copy():
+                if entry[0] >= now - history_age:
+                    break
+                with contextlib.suppress(ValueError):
+                    history.remove(entry)
+        # raised if a signal handler has published meanwhile, and has forgotten them
+        with contextlib.suppress(RuntimeError, StopIteration):
+            while seen:
+                name, (_, at) = next(iter(seen.items()))
+                if at >= now - window_age:
+                    break
+                seen.pop(name, None)
 
     def since(self, since: Position | None, limit: int) -> History:
         """Return what is kept after *since*."""
-        publications = [publication for _, publication in self.history]
-        while publications and publications[-1].offset > self.offset:
-            # it has no number yet
-            publications.pop()
         position = Position(self.epoch, self.offset)
+        # a copy made in one step: a signal handler may publish anywhere
+        publications = [publication for _, publication in self.history.copy()]
+        while publications and publications[-1].offset > position.offset:
+            # it has no number yet, or was published since
+            publications.pop()
         reason = ""
         if since is None:
             return History(publications[-limit:] if limit else publications, position)
-        missed = self.offset - since.offset
+        missed = position.offset - since.offset
         if since.epoch != self.epoch or missed < 0:
             reason = EPOCH
         elif missed > len(publications):
@@ -161,7 +177,6 @@ class MemoryTopic:
         waiting.append(publication)
         if len(waiting) > most:
             waiting.popleft()
-            self.lost = True
         if self.delivering is None:
             self.delivering = mine
 
@@ -179,32 +194,40 @@ class MemoryTopic:
         """
         return len(self.waiting) < _MOST_AHEAD // 2
 
-    def begin_waiting(self) -> None:
-        """Count a publisher that waits while it is crowded."""
-        self.publishers_waiting += 1
+    def begin_waiting(self, mine: object) -> None:
+        """Note that the call represented by *mine* waits while it is crowded."""
+        self.publishers_waiting.add(mine)
 
     def end_waiting(self, mine: object, in_time: bool) -> None:
-        """Stop counting it; the call represented by *mine* now delivers, if no other call does.
+        """End :meth:`begin_waiting`; the call now delivers, if no other call does.
 
         If it was not *in_time*, the callbacks are stuck, and publishers do not wait for them until
         they continue.
         """
-        self.publishers_waiting -= 1
+        self.publishers_waiting.discard(mine)
         self.stands_still = not in_time
         if self.delivering is None and self.waiting:
             self.delivering = mine
 
     def next_delivery(
-        self, mine: object, delivered: int
+        self, mine: object, delivered: int, delivered_to: int
     ) -> tuple[list[Heard], tuple[Subscription, ...]] | None:
         """Return what the call represented by *mine* delivers next, and to which subscriptions.
 
+        Those that have already heard it, from a call that a signal handler ended, are among them.
+
         None: everything is delivered, or this call has *delivered* enough and another one takes
         over.
+
+        :param delivered_to: the offset up to which this call has delivered; 0: nothing yet.
         """
         if self.numbering:
             self.forget_interrupted()
         waiting = self.waiting
+        if delivered_to:
+            self.delivered_to = delivered_to
+        while waiting and waiting[0].offset <= self.delivered_to:
+            waiting.popleft()
         if delivered > _MOST_AT_A_STRETCH and self.publishers_waiting:
             self.delivering = None
             return None
@@ -215,28 +238,43 @@ class MemoryTopic:
                 return None
             self.delivering = mine
         self.stands_still = False
-        heard: list[Heard] = []
-        if self.lost:
-            self.lost = False
-            position = Position(self.epoch, waiting[0].offset - 1)
-            heard.append(Lost(self.name, position, TRIMMED))
-        # one by one: a signal handler may publish in between
-        heard += [waiting.popleft() for _ in range(min(len(waiting), _MOST_AT_ONCE))]
-        return heard, self.subscriptions
+        # a copy made in one step: a signal handler may publish anywhere
+        heard: list[Heard] = [*waiting.copy()]
+        del heard[_MOST_AT_ONCE:]
+        subscriptions = self.subscriptions
+        # there is a gap if some were dropped, or if there were no subscriptions
+        start = heard[0].position.offset - 1
+        if start > self.delivered_to and any(each.after < start for each in subscriptions):
+            heard.insert(0, Lost(self.name, Position(self.epoch, start), TRIMMED))
+        return heard, subscriptions
 
-    def end_delivery(self, mine: object) -> None:
-        """Let other calls deliver, even if a signal handler raised in the middle of a delivery."""
-        if self.delivering is mine:
-            self.delivering = None
+    def end_delivery(self, mine: object) -> bool:
+        """Let other calls deliver, even if a signal handler raised in the middle of a delivery.
+
+        Return whether it did, so that publishers that wait have to be woken.
+        """
+        if self.publishers_waiting:
+            self.publishers_waiting.discard(mine)
+        if self.delivering is not mine:
+            return False
+        self.delivering = None
+        return True
 
     def subscribe(self, callback: OnPublication, since: Position | None) -> History:
         """Add a subscription; return what was missed. Raises ``ValueError`` for a second one."""
         if any(each.is_of(callback) for each in self.subscriptions):
             raise ValueError(f"the callback is already subscribed to {self.name!r}")
-        position = Position(self.epoch, self.offset)
-        history = History([], position) if since is None else self.since(since, 0)
-        self.subscriptions += (Subscription(self.name, callback, self.offset, self.epoch),)
-        return history
+        while True:
+            position = Position(self.epoch, self.offset)
+            history = History([], position) if since is None else self.since(since, 0)
+            after = history.position.offset
+            subscription = Subscription(self.name, callback, after, self.epoch)
+            added = (*self.subscriptions, subscription)
+            # looked and changed in one step. Otherwise a signal handler has published meanwhile:
+            # that would neither be in the history nor be heard
+            self.subscriptions = added if self.offset == after else self.subscriptions
+            if subscription in self.subscriptions:
+                return history
 
     def unsubscribe(self, callback: OnPublication | None) -> list[Subscription]:
         """Remove the subscription of *callback*, or all; return those to be ended."""
@@ -244,7 +282,6 @@ class MemoryTopic:
         self.subscriptions = tuple(each for each in self.subscriptions if each not in ended)
         if not self.subscriptions:
             self.waiting.clear()
-            self.lost = False
         return ended
 
     def die_in_child(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from time import monotonic
 
 from ..core.frames import WebSocketFrame, focText
@@ -65,15 +66,15 @@ class Outlet:
         self._payload = 0
         #: messages other than publications to be sent on this connection
         self._controls: deque[str] = deque()
-        #: a thread is queueing messages; it takes new ones too
-        self._queueing = False
+        #: the thread that is queueing messages, which takes new ones too; 0: none
+        self._queueing = 0
         #: the server wants a pause before further publications
         self._held = False
 
     def die_in_child(self, safe: threading.RLock) -> None:
         """In a forked child: do nothing more. The connection belongs to the parent."""
         self._safe, self._idle = safe, threading.Condition(safe)
-        self.process, self.over, self._queueing = None, True, False
+        self.process, self.over, self._queueing = None, True, 0
         self.kept = Unacknowledged()
 
     # ---------------------------------------------------------------------------- the connections
@@ -89,7 +90,7 @@ class Outlet:
         with self._safe:
             # what another thread took for the previous connection must not precede the hello
             self._idle.wait_for(lambda: not self._queueing, _IDLE_SECONDS)
-            self._queueing = False
+            self._queueing = 0
             process.outgoing.clear()
             self.number += 1
             self.over = self._held = False
@@ -186,29 +187,33 @@ class Outlet:
 
     def queue(self) -> None:
         """Queue on the connection what may be sent now. Never waits."""
-        left = True
         process: WebSocketProcess | None = None
-        # a signal handler may raise anywhere
+        thread = get_ident()
         try:
             with self._safe:
                 if self._queueing:
                     # that thread finds the new message
                     return
-                left, self._queueing = False, True
+                self._queueing = thread
             while True:
                 taken = self._take()
                 if taken is None:
-                    # another thread may now be queueing
-                    left = True
                     break
                 process, text, publishing = taken
                 if not process.send_frame_async(WebSocketFrame(focText, text)):
-                    self._put_back(process, text, publishing)
+                    self._put_back(process, publishing)
                     return
+                if publishing is None:
+                    self._remove(text)
+        except BaseException:
+            # a signal handler may raise anywhere
+            self._interrupted()
+            raise
         finally:
-            if not left:
+            # otherwise another thread may now be queueing
+            if self._queueing == thread:
                 with self._safe:
-                    self._queueing = False
+                    self._queueing = 0
                     self._idle.notify_all()
         if process is not None and self.kept.on_way <= _FEW:
             process.sender.flush_at_once()
@@ -216,30 +221,42 @@ class Outlet:
     def _take(self) -> tuple[WebSocketProcess, str, Publishing | None] | None:
         """Return what to send next; None, and stop queueing, when there is nothing.
 
-        Both happen under one lock: a message added later is queued by the thread that adds it.
+        Both happen under one lock: a message added later is queued by the thread that adds it. A
+        message that is no publication stays until :meth:`_remove`.
         """
         with self._safe:
             process = self.process
             if process is not None:
                 if self._controls:
-                    return process, self._controls.popleft(), None
+                    return process, self._controls[0], None
                 if not self._held:
                     publishing = self.kept.next(self._window, _WINDOW_BYTES)
                     if publishing is not None:
                         return process, publishing.text(), publishing
-            self._queueing = False
+            self._queueing = 0
             self._idle.notify_all()
             return None
 
-    def _put_back(
-        self, process: WebSocketProcess, text: str, publishing: Publishing | None
-    ) -> None:
-        """Retry later what a connection did not accept."""
+    def _remove(self, text: str) -> None:
+        """Forget a message that is no publication and was queued."""
         with self._safe:
-            if publishing is not None:
+            # unless there is a new connection
+            if self._controls and self._controls[0] is text:
+                self._controls.popleft()
+
+    def _interrupted(self) -> None:
+        """Send again what may have been taken and not queued. The server knows what it has."""
+        with self._safe:
+            process = self.process
+            self.kept.back()
+        if process is not None:
+            self.later(process, _QUEUE_RETRY, self.queue)
+
+    def _put_back(self, process: WebSocketProcess, publishing: Publishing | None) -> None:
+        """Retry later what a connection did not accept."""
+        if publishing is not None:
+            with self._safe:
                 self.kept.back_one(publishing)
-            elif process is self.process:
-                self._controls.appendleft(text)
         if process.takes_messages:
             self.later(process, _QUEUE_RETRY, self.queue)
 

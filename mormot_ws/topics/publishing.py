@@ -171,8 +171,8 @@ class Unacknowledged:
 
     def append(self, publishing: Publishing) -> None:
         """Add a publication."""
-        self._waiting.append(publishing)
         self.bytes += publishing.size
+        self._waiting.append(publishing)
 
     def next(self, window: int, most_bytes: int) -> Publishing | None:
         """Return the next publication that may be sent, which is then in flight.

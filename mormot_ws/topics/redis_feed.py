@@ -28,9 +28,9 @@ class RedisFeed:
         self.read_to: Position | None = None
         #: replaced, never changed
         self.subscriptions: tuple[Subscription, ...] = ()
-        #: how many threads are finding out where a new subscriber begins; until then nothing is
+        #: represent the calls that find out where a new subscriber begins; until then nothing is
         #: taken, because it could be taken too early
-        self.held = 0
+        self.held: set[object] = set()
         #: something was not taken and must be read from the history
         self.behind = False
         #: True until something is taken after its first subscription
@@ -110,8 +110,11 @@ class RedisFeeds:
         feeds = list(self._feeds.values())
         return len(feeds), sum(len(feed.subscriptions) for feed in feeds)
 
-    def hold(self, topic: str, callback: OnPublication) -> RedisFeed:
+    def hold(self, topic: str, callback: OnPublication, mine: object) -> RedisFeed:
         """Return the feed of *topic*, which takes nothing until :meth:`release`.
+
+        :param mine: represents the call. If a signal handler raises in this one, the feed is held
+            or not.
 
         Raises ``ValueError`` if *callback* is already subscribed.
         """
@@ -122,7 +125,7 @@ class RedisFeeds:
                 feed = self._feeds[keys.channel] = RedisFeed(topic, keys)
             elif any(each.is_of(callback) for each in feed.subscriptions):
                 raise ValueError(f"the callback is already subscribed to {topic!r}")
-            feed.held += 1
+            feed.held.add(mine)
             self._behind.pop(feed, None)
             return feed
 
@@ -150,10 +153,13 @@ class RedisFeeds:
             feed.add(Subscription(feed.topic, callback, position.offset, position.epoch))
             return True
 
-    def release(self, feed: RedisFeed) -> None:
-        """End :meth:`hold`."""
+    def release(self, topic: str, mine: object) -> None:
+        """End :meth:`hold`, if the call represented by *mine* holds the feed of *topic*."""
         with self._safe:
-            feed.held -= 1
+            feed = self._feeds.get(keys_of(self._prefix, topic).channel)
+            if feed is None:
+                return
+            feed.held.discard(mine)
             self._forget_unused(feed)
             if feed.behind and not feed.held and feed.subscriptions:
                 self._behind[feed] = None

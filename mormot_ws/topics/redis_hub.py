@@ -261,8 +261,10 @@ class RedisHub(Hub):
         check_since(since)
         deadline = self._begin()
         self._start()
-        feed = self._feeds.hold(topic, callback)
+        # represents this call while it holds the topic
+        mine = object()
         try:
+            feed = self._feeds.hold(topic, callback, mine)
             for again in (False, True):
                 history = self._read(topic, deadline, since, 1 if since is None else 0)
                 if since is None:
@@ -270,8 +272,12 @@ class RedisHub(Hub):
                 if self._feeds.begin(feed, callback, history.position, again):
                     break
         finally:
-            self._feeds.release(feed)
-            self._listener.wake()
+            # twice: a signal handler may raise in the first one
+            try:
+                self._feeds.release(topic, mine)
+            finally:
+                self._feeds.release(topic, mine)
+                self._listener.wake()
         if self._freed:
             self.unsubscribe(topic, callback)
             raise HubUnavailable("the hub was freed")

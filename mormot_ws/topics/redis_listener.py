@@ -79,6 +79,7 @@ class RedisListener:
         self._presence = presence
         #: guards the start of the thread; nothing is called while it is held
         self._safe = threading.RLock()
+        #: None too while it only ends, because a signal handler has raised in start()
         self._thread: threading.Thread | None = None
         self._stopping = False
         #: set while the thread listens to Redis
@@ -98,16 +99,18 @@ class RedisListener:
         with self._safe:
             if self._thread is not None or self._stopping:
                 return
-            self._wake_read, self._wake_write = socket.socketpair()
-            self._wake_read.setblocking(False)
-            self._wake_write.setblocking(False)
-            thread = threading.Thread(target=self._run, name="redis hub", daemon=True)
             try:
-                thread.start()
+                self._wake_read, self._wake_write = socket.socketpair()
+                self._wake_read.setblocking(False)
+                self._wake_write.setblocking(False)
+                self._thread = threading.Thread(target=self._run, name="redis hub", daemon=True)
+                self._thread.start()
             except BaseException:
+                # the next call tries it again; if a signal handler has raised after the start, the
+                # thread finds that it is not wanted
+                self._thread = None
                 self._close_wake()
                 raise
-            self._thread = thread
 
     @property
     def is_running(self) -> bool:
@@ -189,12 +192,13 @@ class RedisListener:
         finally:
             # if the lock is another one, this is a child forked in this same thread
             if self._safe is safe:
-                self.connected.clear()
                 with safe:
-                    self._close_wake()
+                    if self.is_current():
+                        self.connected.clear()
+                        self._close_wake()
 
     def _may_go_on(self, safe: object) -> bool:
-        return not self._stopping and self._safe is safe
+        return not self._stopping and self._safe is safe and self.is_current()
 
     def _pause(self, waits: ReconnectWaits, failed: BaseException, safe: object) -> None:
         """Wait as long as the policy says."""

@@ -61,9 +61,14 @@ class RedisPool:
             permits.put(None)
         return permits
 
-    def new_link(self, deadline: Deadline) -> RedisLink:
-        """Return a new connection that is stopped by :meth:`stop`. Raises ``HubError``."""
+    def new_link(self, deadline: Deadline, taken: list[RedisLink] | None = None) -> RedisLink:
+        """Return a new connection that is stopped by :meth:`stop`. Raises ``HubError``.
+
+        It is added to *taken* too, for a caller in which a signal handler may raise.
+        """
         link = self._make_link()
+        if taken is not None:
+            taken.append(link)
         self._links[link] = None
         if self._stopped:
             link.stop()
@@ -133,14 +138,17 @@ class RedisPool:
     def _with_link(self, deadline: Deadline, ask: Callable[[RedisLink], Any], repeat: bool) -> Any:
         """Call *ask* with a connection; return its answer or raise the error that it returns."""
         permits = self._permits
+        held: list[None] = []
         try:
             try:
-                permits.get(timeout=deadline.seconds())
-            except Empty:
-                raise HubUnavailable(
-                    f"{self._shown}: all {self._most} connections were in use until the time-out"
-                ) from None
-            try:
+                try:
+                    # one step for signals, as in take()
+                    held.extend(map(permits.get, (True,), (deadline.seconds(),)))
+                except Empty:
+                    raise HubUnavailable(
+                        f"{self._shown}: all {self._most} connections were in use until the"
+                        " time-out"
+                    ) from None
                 try:
                     answer = self._ask(deadline, ask)
                 except HubUnavailable as exc:
@@ -153,7 +161,8 @@ class RedisPool:
                         again.maybe_published = True
                         raise
             finally:
-                permits.put(None)
+                if held:
+                    permits.put(None)
             if isinstance(answer, HubError):
                 raise answer
         except HubError as exc:
@@ -163,34 +172,40 @@ class RedisPool:
         return answer
 
     def _ask(self, deadline: Deadline, ask: Callable[[RedisLink], Any]) -> Any:
-        link = self._take(deadline)
+        taken: list[RedisLink] = []
         try:
+            link = self._take(deadline, taken)
             answer = ask(link)
+            if link.is_read_only(answer) or self._stopped:
+                # the name may now belong to another machine: the next connection looks it up
+                self.drop(link)
+            else:
+                # one step for signals, as in take(): from now on another thread may use it
+                self._idle.extend(map(list.pop, (taken,)))
         except BaseException:
-            self.drop(link)
+            for each in taken:
+                self.drop(each)
             raise
-        if link.is_read_only(answer) or self._stopped:
-            # the name may now belong to another machine: the next connection looks it up
-            self.drop(link)
-        else:
-            self._idle.append(link)
-            if self._stopped:
-                # stop() has not seen this one
-                self._close_idle()
+        if self._stopped:
+            # stop() may not have seen this one
+            self._close_idle()
         if isinstance(answer, Exception):
             failed = link.explained(answer)
             failed.__cause__ = answer
             return failed
         return answer
 
-    def _take(self, deadline: Deadline) -> RedisLink:
+    def _take(self, deadline: Deadline, taken: list[RedisLink]) -> RedisLink:
+        """Return a connection, which is then the last one in *taken*."""
         if self._stopped:
             raise HubUnavailable("the hub was freed")
         while True:
             try:
-                link = self._idle.pop()
+                # one step for signals, as in take()
+                taken.extend(map(deque.pop, (self._idle,)))
             except IndexError:
-                return self.new_link(deadline)
+                return self.new_link(deadline, taken)
+            link = taken[-1]
             if link.is_idle:
                 return link
             # e.g. Redis was restarted: detect this before sending something that gets no answer

@@ -13,7 +13,6 @@ import threading
 from json import loads
 from typing import Any
 
-from ..errors import HubError
 from ..sockets.deadline import Deadline
 from .redis_pool import RedisPool
 from .redis_scripts import keys_of, process_key
@@ -113,7 +112,8 @@ class RedisPresence:
         """Let Redis execute *commands*. Raises ``HubError``."""
         try:
             self._pool.request(deadline, *commands)
-        except HubError:
+        # also what a signal handler raises
+        except BaseException:
             self._doubts = True
             raise
 

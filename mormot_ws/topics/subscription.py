@@ -36,7 +36,7 @@ class Subscription:
     def __init__(self, topic: str, callback: OnPublication, after: int, epoch: str) -> None:
         self.topic = topic
         self.callback = callback
-        #: publications up to this offset, in this epoch, are not for it
+        #: publications up to this offset, in this epoch, are not for it, or no longer
         self.after = after
         self.epoch = epoch
         #: it may be called
@@ -64,13 +64,17 @@ class Subscription:
         self.epoch = epoch
         self.after = after
 
-    def call(self, heard: Heard) -> BaseException | None:
+    def call(self, heard: Heard, after: int | None = None) -> BaseException | None:
         """Call the callback unless it was ended; return what the caller must raise later.
 
-        Exceptions in the callback are logged, except for Ctrl-C in the main thread.
+        Exceptions in the callback are logged, except for Ctrl-C in the main thread. What a signal
+        handler raises before it is raised at once, and *heard* then still is for it.
+
+        :param after: publications up to this offset are no longer for it when it was called.
         """
-        self._running = get_ident()
+        thread = get_ident()
         try:
+            self._running = thread
             if self.active:
                 self.callback(heard)
         except KeyboardInterrupt as exc:
@@ -86,6 +90,8 @@ class Subscription:
                 raise
             _log.exception("a subscriber of the topic %r failed", self.topic)
         finally:
+            if after is not None:
+                self.after = after
             self._running = 0
             if self._ended is not None:
                 self._ended.set()

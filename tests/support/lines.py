@@ -51,3 +51,58 @@ def each_line(*modules: ModuleType) -> Iterator[Line]:
         yield line
         if not line.reached:
             return
+
+
+class Interrupted(BaseException):
+    """What is raised at the end of a call."""
+
+
+class CallEnd:
+    """The end of the *number*-th call that some modules' code makes, in the calling thread.
+
+    A signal handler runs as a call ends, so what it raises comes from there. Not every line is such
+    a place: none is between the last call in a ``with`` and the release of its lock, for example.
+    """
+
+    def __init__(self, number: int, modules: tuple[ModuleType, ...]) -> None:
+        self.number = number
+        self._files = {module.__file__ for module in modules}
+        #: whether there are so many
+        self.reached = False
+        self._passed = 0
+
+    @contextlib.contextmanager
+    def raises(self) -> Iterator[None]:
+        """Raise there, once; end quietly."""
+
+        def profile(frame: FrameType, event: str, arg: object) -> None:
+            if event not in ("return", "c_return"):
+                return
+            caller = frame.f_back if event == "return" else frame
+            if caller is None or caller.f_code.co_filename not in self._files:
+                return
+            if self._passed == self.number:
+                self.reached = True
+                sys.setprofile(None)
+                raise Interrupted
+            self._passed += 1
+
+        before = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            yield
+        except Interrupted:
+            pass
+        finally:
+            sys.setprofile(before)
+
+
+def each_call_end(*modules: ModuleType) -> Iterator[CallEnd]:
+    """Give the ends of all calls that the *modules* make in a test's call, one for each round of
+    the test, and at last one that it does not reach.
+    """
+    for number in itertools.count():
+        end = CallEnd(number, modules)
+        yield end
+        if not end.reached:
+            return

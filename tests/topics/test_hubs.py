@@ -834,6 +834,52 @@ def test_publishing_in_a_finaliser_at_each_line_of_a_publication() -> None:
     assert line.number > 30
 
 
+@pytest.mark.parametrize("missed", [False, True])
+def test_publishing_in_a_finaliser_at_each_line_of_a_subscription(missed: bool) -> None:
+    """What is published meanwhile is either returned or heard."""
+    for line in each_line(memory_hub, memory_topic):
+        with MemoryHub() as hub:
+            heard = Heard()
+            since = hub.publish("news", 1).position if missed else None
+            hub.publish("news", 2)
+            with line.interrupted_by(lambda hub=hub: hub.publish("news", "interrupting")):
+                history = hub.subscribe("news", heard, since)
+            newest = hub.publish("news", "last").offset
+            start = history.position.offset if since is None else since.offset
+            offsets = [each.offset for each in [*history.publications, *heard]]
+            assert offsets == list(range(start + 1, newest + 1)), line.number
+    assert line.number > 20
+
+
+@pytest.mark.parametrize("topic", ["news", "new"])
+def test_publishing_in_a_finaliser_at_each_line_of_a_history(
+    topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The history is that of one moment, also when a part of it is too old, or the topic is new."""
+    now = 0.0
+    monkeypatch.setattr(memory_hub, "monotonic", lambda: now)
+    for line in each_line(memory_hub, memory_topic):
+        now = 0.0
+        with MemoryHub(history_age=1_000, window_age=1_000) as hub:
+            for number in range(2):
+                hub.publish("news", number, session="session", sequence=number + 1)
+            now = 2.0
+
+            def publish(hub: Hub = hub) -> None:
+                hub.publish(topic, "interrupting", session="session", sequence=9)
+                hub.publish("another", "interrupting")
+
+            with line.interrupted_by(publish):
+                history = hub.history(topic)
+            offsets = [each.offset for each in history.publications]
+            assert offsets in ([], [history.position.offset]), line.number
+            if line.reached:
+                kept = hub.history(topic)
+                assert [each.data for each in kept.publications] == ["interrupting"], line.number
+                assert hub.publish(topic, 1, session="session", sequence=9).repeated, line.number
+    assert line.number > 20
+
+
 @pytest.mark.signals
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no timers")
 def test_publishing_in_a_signal_handler(hub: Hub) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from support import HOST, wait_for
 from support.hubs import Heard
+from support.lines import each_call_end
 from support.redis_server import RedisServer, redis_server
 from support.tls import Authority, authority, stranger  # noqa: F401
 from support.waiting import BOUND, MS, ms
@@ -37,7 +38,14 @@ from mormot_ws import (
     WebSocketProcessSettings,
     client_tls_context,
 )
-from mormot_ws.topics import redis_listener, redis_presence
+from mormot_ws.topics import (
+    redis_feed,
+    redis_hub,
+    redis_link,
+    redis_listener,
+    redis_pool,
+    redis_presence,
+)
 from mormot_ws.topics.redis_scripts import PUBLISH, keys_of
 
 SECRET = "s3cr3t-of-nobody"
@@ -1069,3 +1077,56 @@ def test_a_server_outwaits_a_hub_by_default() -> None:
     settings = WebSocketProcessSettings()
     assert MemoryHub().timeout < 2 * settings.close_timeout + 2500
     assert inspect.signature(RedisHub).parameters["timeout"].default == MemoryHub().timeout
+
+
+# of sockets that were just made, and of finalisers that were interrupted
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+class TestRaisingSignalHandlers:
+    """A signal handler may raise wherever a call of the hub's code ends."""
+
+    PARTS = (redis_hub, redis_feed, redis_link, redis_pool, redis_presence)
+
+    @pytest.mark.parametrize("name", ["publish", "subscribe", "members"])
+    def test_the_next_calls_find_connections_and_a_topic_that_goes_on(
+        self, make: Make, shared_redis: RedisServer, name: str
+    ) -> None:
+        """With only one connection, which may be lost, but not the right to have one."""
+        hub = make(shared_redis.url, max_connections=1)
+        calls: dict[str, Callable[[str], object]] = {
+            "publish": lambda topic: hub.publish(topic, "interrupted"),
+            "subscribe": lambda topic: hub.subscribe(topic, print),
+            "members": hub.members,
+        }
+        for end in each_call_end(*self.PARTS):
+            topic, heard = f"news {end.number}", Heard()
+            hub.subscribe(topic, heard)
+            with end.raises():
+                calls[name](topic)
+            newest = hub.publish(topic, "next").offset
+            heard.wait(newest)
+            assert [each.offset for each in heard] == list(range(1, newest + 1)), end.number
+            # the connections of the pool, and that of the thread
+            assert len(hub._pool._links) <= 2, end.number
+            hub.unsubscribe(topic, heard)
+            hub.unsubscribe(topic, print)
+        assert end.number > 50
+
+    def test_the_thread_is_started_again(self, make: Make, shared_redis: RedisServer) -> None:
+        """And there is only one in the end."""
+        for end in each_call_end(redis_hub, redis_listener):
+            hub, heard = make(shared_redis.url), Heard()
+            with end.raises():
+                hub.wait_connected(ms(5_000))
+            hub.subscribe("news", heard)
+            offset = hub.publish("news", end.number).offset
+            heard.wait(1)
+            assert [each.offset for each in heard] == [offset], end.number
+            wait_for(lambda: hub_threads() == 1, what="only one thread")
+            hub.free()
+        assert end.number > 5
+
+
+def hub_threads() -> int:
+    """Return how many threads of hubs there are."""
+    return sum(each.name == "redis hub" for each in threading.enumerate())

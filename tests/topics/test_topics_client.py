@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 from support import HOST
+from support.lines import each_call_end, each_line
 from support.topics import SESSION, Heard, Talker, client_of, refusing, topics_on
 from support.waiting import BOUND, MS, in_threads, ms, wait_for
 
@@ -30,6 +31,7 @@ from mormot_ws import (
     WebSocketProtocolTopics,
     WebSocketsError,
 )
+from mormot_ws.topics import client_side, outlet, publishing
 from mormot_ws.topics.publishing import Unacknowledged
 
 EVENTS = WebSocketAsyncServer
@@ -699,6 +701,8 @@ def test_signal_handlers_publish_and_raise() -> None:
         handled.append(protocol.publish("handler", len(handled)))
         topics.protocol.status()
         if not len(handled) % 5:
+            # the next one must not come before this one is caught
+            signal.setitimer(signal.ITIMER_REAL, 0)
             raise LookupError
 
     def publish(end: float) -> None:
@@ -725,6 +729,44 @@ def test_signal_handlers_publish_and_raise() -> None:
         assert len(handled) > 5
         wait_for(lambda: not protocol.unacknowledged, 3 * BOUND)
         assert protocol.publish("main", 2).wait(ms(5_000))
+
+
+def test_a_publication_is_interrupted_by_another_one_at_each_line() -> None:
+    """Each is published, with a number of its own."""
+    protocol = WebSocketProtocolTopics(max_unacknowledged=0)
+    limits = TopicLimits(max_publications_per_second=0)
+    with topics_on(EVENTS, limits=limits) as topics, client_of(topics.port, protocol):
+        made: list[Publishing] = []
+        for line in each_line(client_side, outlet, publishing):
+            with line.interrupted_by(lambda: made.append(protocol.publish("news", 1))):
+                made.append(protocol.publish("news", 2))
+        assert all(each.wait(ms(5_000)) for each in made)
+        assert len({each.sequence for each in made}) == len(made)
+        assert sorted(each.offset for each in made) == list(range(1, len(made) + 1))
+        assert line.number > 30
+
+
+def test_what_a_raising_signal_handler_has_left_is_sent() -> None:
+    """Wherever it interrupts the sending of a publication or of a subscription."""
+    protocol = WebSocketProtocolTopics(max_unacknowledged=0)
+    limits = TopicLimits(max_publications_per_second=0, max_topics=0)
+    with topics_on(EVENTS, limits=limits) as topics, client_of(topics.port, protocol):
+        for end in each_call_end(outlet, publishing):
+            with end.raises():
+                protocol.publish("news", end.number)
+            assert protocol.publish("news", "next").wait(ms(5_000))
+            wait_for(lambda: not protocol.unacknowledged, what=f"an answer, {end.number}")
+        assert end.number > 15
+        kept = [each.data for each in topics.hub.history("news").publications]
+        assert len(kept) == len(set(kept)) + kept.count("next") - 1
+        for end in each_call_end(outlet):
+            topic = f"news {end.number}"
+            with end.raises():
+                protocol.subscribe(topic, print)
+            assert protocol.publish(topic, "next").wait(ms(5_000))
+            assert protocol.subscriptions[-1].topic == topic
+            assert protocol.subscriptions[-1].wait(ms(5_000)), end.number
+        assert end.number > 10
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

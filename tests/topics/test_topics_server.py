@@ -8,6 +8,7 @@ import threading
 from typing import Any, ClassVar
 
 import pytest
+from support.lines import Line, each_line
 from support.topics import OTHER_SESSION, SESSION, Talker, refusing, topics_on
 from support.waiting import BOUND, ms, wait_for
 
@@ -21,9 +22,11 @@ from mormot_ws import (
     WebSocketAsyncServerRest,
     WebSocketProtocolTopics,
     WebSocketsError,
+    WebSocketServer,
     WebSocketServerRest,
 )
-from mormot_ws.topics import wire
+from mormot_ws.topics import feed, wire
+from mormot_ws.topics.feed import Feed, Member
 
 EVENTS = WebSocketAsyncServer
 
@@ -661,3 +664,33 @@ def test_a_lasting_fault_of_the_hub_is_logged_now_and_then(
         lines = [each for each in caplog.records if each.levelno == logging.WARNING]
         assert len(lines) == 1
         assert "away" in lines[0].getMessage()
+
+
+def test_what_a_finaliser_publishes_while_a_member_catches_up_is_sent_in_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Once, at whichever line the finaliser runs."""
+    catch_up = Feed.catch_up
+    limits = TopicLimits(max_topics=0)
+    with topics_on(WebSocketServer, limits=limits) as topics, Talker(topics.port) as talker:
+        for line in each_line(feed):
+            topic, done = f"news {line.number}", threading.Event()
+
+            def interrupted(
+                self: Feed,
+                member: Member,
+                line: Line = line,
+                topic: str = topic,
+                done: threading.Event = done,
+            ) -> None:
+                with line.interrupted_by(lambda: topics.hub.publish(topic, "interrupting")):
+                    catch_up(self, member)
+                done.set()
+
+            monkeypatch.setattr(Feed, "catch_up", interrupted)
+            talker.subscribe(topic)
+            assert done.wait(BOUND)
+            newest = topics.hub.publish(topic, "last").offset
+            offsets = [offset for offset, _ in talker.publications(newest)]
+            assert offsets == list(range(1, newest + 1)), line.number
+        assert line.number > 5
