@@ -91,13 +91,13 @@ class MemoryTopic:
         Each by itself: a signal handler that publishes forgets some too.
         """
         history, seen = self.history, self.seen
-        if history and history[0][0] < now - history_age:
-            for entry in history.copy():
+        # raised if a signal handler has published meanwhile, and has forgotten them
+        with contextlib.suppress(IndexError, ValueError):
+            while history:
+                entry = history[0]
                 if entry[0] >= now - history_age:
                     break
-                with contextlib.suppress(ValueError):
-                    history.remove(entry)
-        # raised if a signal handler has published meanwhile, and has forgotten them
+                history.remove(entry)
         with contextlib.suppress(RuntimeError, StopIteration):
             while seen:
                 name, (_, at) = next(iter(seen.items()))
