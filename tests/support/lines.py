@@ -1,4 +1,6 @@
-"""Interrupting a call at each of its lines, as a signal handler or a finaliser may."""
+"""Interrupting a call at each line, as a signal handler or a finaliser may, or at each place at
+which what a signal handler raises comes out.
+"""
 
 from __future__ import annotations
 
@@ -50,4 +52,41 @@ def each_line(*modules: ModuleType) -> Iterator[Line]:
         line = Line(number, modules)
         yield line
         if not line.reached:
+            return
+
+
+class Place(Line):
+    """The place in some modules' code that is reached as the *number*-th, in the calling thread, at
+    which Python runs signal handlers: after a call of a C function, or before the first line of a
+    function.
+    """
+
+    @contextlib.contextmanager
+    def interrupted_by(self, action: Callable[[], object]) -> Iterator[None]:
+        """Call *action* there, once. What it raises comes out there: unlike what is raised between
+        two lines, never between a call and the ``finally`` that belongs to it.
+        """
+
+        def profile(frame: FrameType, event: str, arg: object) -> None:
+            if event in ("call", "c_return") and frame.f_code.co_filename in self._files:
+                self._passed += 1
+                if self._passed > self.number:
+                    sys.setprofile(None)
+                    self.reached = True
+                    action()
+
+        before = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+
+def each_place(*modules: ModuleType) -> Iterator[Place]:
+    """Give the places in the *modules* that a test's call reaches, like :func:`each_line`."""
+    for number in itertools.count():
+        place = Place(number, modules)
+        yield place
+        if not place.reached:
             return
