@@ -6,14 +6,12 @@ server is notified. After a reconnection the calls that passed them are repeated
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from ..core.forks import renew_in_child
 from ..process.process import WebSocketProcess
 from ..request import HttpServerRequest
 from ..rest.protocols import WebSocketProtocolRest
@@ -103,12 +101,13 @@ class PassedCallbacks:
 
     def __init__(self, send: Callable[[str, bytes], object]) -> None:
         self._send = send
-        #: guards changes of the tables; reentrant, because a finaliser may run at any moment
-        self._safe = threading.RLock()
-        renew_in_child(self, "_safe", threading.RLock)
+        # the tables change by atomic operations, without a lock: finalisers and signal handlers
+        # change them at any moment, and may free the client, whose thread changes them, too
         self._numbers = count(1)
         self._callbacks: dict[int, PassedCallback] = {}
-        self._passings: list[Passing] = []
+        #: in order, by a number of their own
+        self._passings: dict[int, Passing] = {}
+        self._order = count(1)
         #: numbers that the server has freed, the latest ones
         self._freed: deque[int] = deque()
 
@@ -121,8 +120,7 @@ class PassedCallbacks:
         described.check_implementation(passed)
         callback = PassedCallback(self, next(self._numbers), described)
         callback.hold(passed)
-        with self._safe:
-            self._callbacks[callback.number] = callback
+        self._callbacks[callback.number] = callback
         return callback
 
     def find(self, number: int) -> tuple[ServiceInterface, Any] | None:
@@ -141,18 +139,16 @@ class PassedCallbacks:
             return False
         if not callback.freed:
             callback.free()
-            with self._safe:
-                self._freed.append(number)
-                # an object that is passed with each call would have more and more numbers
-                if len(self._freed) > MOST_FREED:
-                    self._callbacks.pop(self._freed.popleft(), None)
+            self._freed.append(number)
+            # an object that is passed with each call would have more and more numbers
+            if len(self._freed) > MOST_FREED:
+                self._callbacks.pop(self._freed.popleft(), None)
             self._forget_passings()
         return True
 
     def gone(self, callback: PassedCallback) -> None:
         """Notify the server that an object is gone. Runs in any thread."""
-        with self._safe:
-            known = self._callbacks.pop(callback.number, None)
+        known = self._callbacks.pop(callback.number, None)
         if known is not None and not callback.freed:
             self.tell(callback)
 
@@ -163,8 +159,7 @@ class PassedCallbacks:
 
     def release(self, passed: object) -> bool:
         """Release all numbers of *passed*; return whether there were any."""
-        with self._safe:
-            mine = [one for one in list(self._callbacks.values()) if one.object() is passed]
+        mine = [one for one in list(self._callbacks.values()) if one.object() is passed]
         for callback in mine:
             self.gone(callback)
             callback.free()
@@ -175,24 +170,26 @@ class PassedCallbacks:
 
     def remember(self, passing: Passing) -> None:
         """Keep a call to repeat it after a reconnection."""
-        with self._safe:
-            self._passings.append(passing)
-            too_many = len(self._passings) > MOST_PASSINGS
-        if too_many:
+        passings = self._passings
+        passings[next(self._order)] = passing
+        if len(passings) > MOST_PASSINGS:
             self._forget_passings()
-            with self._safe:
-                del self._passings[:-MOST_PASSINGS]
+            for order in list(passings)[:-MOST_PASSINGS]:
+                passings.pop(order, None)
 
     def _forget_passings(self) -> None:
-        with self._safe:
-            self._passings = [passing for passing in self._passings if passing.is_needed]
+        for order in list(self._passings):
+            passing = self._passings.get(order)
+            if passing is not None and not passing.is_needed:
+                self._passings.pop(order, None)
 
     def take_passings(self) -> list[Passing]:
         """Return the calls to be repeated; forget them and the old numbers."""
-        with self._safe:
-            passings, self._passings = self._passings, []
-            needed = [passing for passing in passings if passing.is_needed]
-            for passing in needed:
+        needed = []
+        for order in list(self._passings):
+            passing = self._passings.pop(order, None)
+            if passing is not None and passing.is_needed:
+                needed.append(passing)
                 for callback in passing.callbacks:
                     self._callbacks.pop(callback.number, None)
         return needed
