@@ -526,6 +526,7 @@ class ClientServices(Services):
         objects = [callback.object() for callback in passing.callbacks]
         if any(target is None for target in objects):
             # gone in the meantime: the server does not need it, and must not get None instead
+            self._passed.forget(passing.callbacks)
             return []
         passed: list[PassedCallback] = []
         try:
@@ -536,8 +537,10 @@ class ClientServices(Services):
             _log.warning("%s could not be called again: %s", passing.method.title, error)
             if isinstance(error, ServiceConnectionError):
                 # lost again: this is repeated on the next connection
+                self._passed.forget(passed)
                 self._passed.remember(passing)
+            else:
+                self._passed.forget(passing.callbacks)
             return [(target, error) for target in objects]
-        passing.made_again(passed)
-        self._passed.remember(passing)
+        self._passed.renewed(passing, passed)
         return []

@@ -34,6 +34,8 @@ class PassedCallback:
         self.object: Callable[[], Any] = lambda: None
         #: True when the server no longer needs it
         self.freed = False
+        #: True when the server no longer knows the number, because the connection was lost
+        self.lost = False
 
     def hold(self, passed: Any) -> None:
         """Hold *passed*, weakly if its class allows that."""
@@ -45,6 +47,10 @@ class PassedCallback:
     def free(self) -> None:
         """Record that the server no longer needs it."""
         self.freed = True
+
+    def lose(self) -> None:
+        """Record that the server no longer knows the number."""
+        self.lost = True
 
     def _gone(self, ref: object) -> None:
         self._owner.gone(self)
@@ -149,7 +155,7 @@ class PassedCallbacks:
     def gone(self, callback: PassedCallback) -> None:
         """Notify the server that an object is gone. Runs in any thread."""
         known = self._callbacks.pop(callback.number, None)
-        if known is not None and not callback.freed:
+        if known is not None and not callback.freed and not callback.lost:
             self.tell(callback)
 
     def tell(self, callback: PassedCallback) -> None:
@@ -169,7 +175,14 @@ class PassedCallbacks:
     # ------------------------------------------------------------------------ after a reconnection
 
     def remember(self, passing: Passing) -> None:
-        """Keep a call to repeat it after a reconnection."""
+        """Keep a call to repeat it after a reconnection.
+
+        An object that was released during the call is released again: the server may not have known
+        it yet.
+        """
+        for callback in passing.callbacks:
+            if callback.freed and not callback.lost and callback.number not in self._callbacks:
+                self.tell(callback)
         passings = self._passings
         passings[next(self._order)] = passing
         if len(passings) > MOST_PASSINGS:
@@ -184,15 +197,38 @@ class PassedCallbacks:
                 self._passings.pop(order, None)
 
     def take_passings(self) -> list[Passing]:
-        """Return the calls to be repeated; forget them and the old numbers."""
+        """Return the calls to be repeated; forget them.
+
+        The old numbers stay until :meth:`renewed` or :meth:`forget`, so that an object can be
+        released meanwhile.
+        """
         needed = []
         for order in list(self._passings):
             passing = self._passings.pop(order, None)
             if passing is not None and passing.is_needed:
                 needed.append(passing)
                 for callback in passing.callbacks:
-                    self._callbacks.pop(callback.number, None)
+                    callback.lose()
         return needed
+
+    def forget(self, callbacks: list[PassedCallback]) -> None:
+        """Forget numbers that the server does not know."""
+        for callback in callbacks:
+            self._callbacks.pop(callback.number, None)
+
+    def renewed(self, passing: Passing, callbacks: list[PassedCallback]) -> None:
+        """Keep a call that was repeated, in which its objects got the new numbers in *callbacks*.
+
+        Objects that were released in the meantime are released again, under their new numbers.
+        """
+        before = passing.callbacks
+        passing.made_again(callbacks)
+        self.remember(passing)
+        self.forget(before)
+        for old, new in zip(before, callbacks, strict=True):
+            if old.freed:
+                self.gone(new)
+                new.free()
 
 
 def send_without_waiting(process: WebSocketProcess, request: HttpServerRequest) -> bool:

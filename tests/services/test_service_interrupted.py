@@ -194,6 +194,27 @@ def test_an_object_that_is_gone_at_any_line_of_a_call_is_released_once() -> None
     assert line.number > 20
 
 
+def test_an_object_that_is_released_at_any_line_of_its_call_does_not_stay() -> None:
+    """The server is told when it knows the object."""
+    with both() as ends:
+        radio = ends.services.get(IRadio, instance_creation=sicClientDriven)
+        for line in each_line(*CLIENT):
+            listener, released = Listener(), []
+
+            def release(listener: Any = listener, released: list[bool] = released) -> None:
+                # before it has a number there is nothing to release
+                with contextlib.suppress(TypeError):
+                    ends.services.release(listener)
+                    released.append(True)
+
+            with prompt(), line.interrupted_by(release):
+                radio.listen(listener)
+            if not released:
+                release()
+            wait_for(lambda: not len(ends.services_of_server._callbacks), what=f"{line.number}")
+    assert line.number > 20
+
+
 @pytest.mark.parametrize("also_released", [False, True])
 def test_a_callback_that_is_dropped_at_any_line_is_released_once(also_released: bool) -> None:
     """While another one is received, moved, or released."""
@@ -248,16 +269,27 @@ def test_freeing_in_a_release_does_not_wait_for_itself(side: str) -> None:
     assert place.number > 5
 
 
-def test_an_object_that_is_gone_at_any_line_of_a_renewal_is_not_passed_as_none() -> None:
-    """Its call is not repeated, or the server is told."""
+@pytest.mark.parametrize("how", ["gone", "released"])
+def test_an_object_that_ends_at_any_line_of_a_renewal_does_not_stay(how: str) -> None:
+    """Its call is not repeated, or the server is told. It is never passed as None."""
     current: list[Line] = []
+    failed: list[Exception] = []
     held: list[Listener] = []
     renewed = threading.Event()
     with both() as ends:
         renew = ends.services._renew
 
+        def end() -> None:
+            if how == "gone":
+                held.clear()
+                return
+            try:
+                ends.services.release(held[0])
+            except TypeError as exc:
+                failed.append(exc)
+
         def interrupted() -> None:
-            with current[0].interrupted_by(held.clear):
+            with current[0].interrupted_by(end):
                 renew()
             renewed.set()
 
@@ -268,10 +300,14 @@ def test_an_object_that_is_gone_at_any_line_of_a_renewal_is_not_passed_as_none()
             current[:] = [line]
             held.append(Listener())
             renewed.clear()
-            with contextlib.suppress(Exception):
-                radio.listen(held[0])
+            wait_for(lambda: ends.client.status().connected and ends.server.connections())
+            radio.listen(held[0])
             ends.server.connections()[0].abort("for the test")
             assert renewed.wait(BOUND), line.number
+            assert not failed, line.number
+            if line.reached:
+                wait_for(lambda: not len(ends.services_of_server._callbacks), what=f"{line.number}")
+                assert not len(ends.services._passed), line.number
             held.clear()
             gc.collect()
             assert None not in [one for made in ends.made for one in made.listeners], line.number
