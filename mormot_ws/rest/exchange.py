@@ -3,15 +3,20 @@
 The loop's thread wakes a waiting thread as soon as its answer has arrived or the connection has
 ended, without polling. The protocol encodes requests and answers. No user code runs here.
 
-Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out`` < ``_safe``.
+The loop's thread takes no lock here for an answer or the end of a connection: a signal handler may
+free the client in the middle of a request, and waits for that thread.
+
+Lock order: ``_turns`` < ``_safe_send`` < the process's ``safe_out``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from threading import current_thread, get_ident
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from ..core.frames import WebSocketFrame
@@ -26,7 +31,6 @@ from ..states import (
     wscBlockWithAnswer,
     wscNonBlockWithoutAnswer,
 )
-from .frame_list import WebSocketFrameList
 from .turns import Turn, Turns
 
 if TYPE_CHECKING:
@@ -44,8 +48,6 @@ HTTP_NOTFOUND = 404
 #: milliseconds that a request waits for a late answer to an earlier one, in protocols whose
 #: requests have no numbers
 LATE_ANSWER_TIMEOUT_MS = 30_000
-#: seconds after which an answer without a waiting thread is dropped from ``incoming``
-_INCOMING_EXPIRY = 30 * 60
 
 
 class RestExchange:
@@ -58,22 +60,19 @@ class RestExchange:
     def __init__(self, process: WebSocketProcess, protocol: WebSocketProtocolRest) -> None:
         self._process = process
         self._protocol = protocol
-        #: the number of late answers to drop, if answers have no numbers; mirrors ``Incoming`` of
-        #: mORMot's process
-        self.incoming = WebSocketFrameList(_INCOMING_EXPIRY)
         #: held by the one request that waits for its answer, if answers have no numbers; taken
         #: before all other locks
         self._turns = Turns()
         #: held from adding an entry to _waiting to the end of sending, so that all entries that
-        #: :meth:`begin` finds belong to the old connection. Reentrant like the next one, because a
-        #: signal handler may end the connection, or upgrade again, at any moment
+        #: :meth:`begin` finds belong to the old connection. Reentrant, because a signal handler may
+        #: end the connection, or upgrade again, at any moment
         self._safe_send = threading.RLock()
-        #: guards the fields below, the contents of the queues, and the number of answers to ignore;
-        #: held only briefly
-        self._safe = threading.RLock()
-        #: notified when an answer to ignore has arrived, or the connection has ended
-        self._late = threading.Condition(self._safe)
+        # by the head of the answer; changed by atomic operations, without a lock. If answers have
+        # no numbers, an entry stays until its answer arrives, even if no thread waits for it any
+        # more: the answer must not be mistaken for the next one
         self._waiting: dict[str, SimpleQueue[WebSocketFrame | None]] = {}
+        # where such a late answer goes: to the last request of which no thread waits any more
+        self._late: SimpleQueue[WebSocketFrame | None] | None = None
         # the threads that are in a request; changed by atomic operations, without a lock
         self._asking: set[int] = set()
         #: ``f(process, begins)`` of higher layers, called in the connection's thread after its
@@ -89,6 +88,7 @@ class RestExchange:
         with self._safe_send:  # wait until all sends on the old connection have failed
             # keep it alive until the lock is free: its finaliser may be the application's code
             before, self._protocol = self._protocol, protocol
+            self._waiting.clear()
         del before
 
     def end(self) -> None:
@@ -108,25 +108,20 @@ class RestExchange:
 
     def closed(self) -> None:
         """Let waiting requests fail with 404, because the connection has ended. Never blocks."""
-        with self._safe:
-            self.incoming.clear()
-            self._late.notify_all()
-            for answer in self._waiting.values():
+        for head in list(self._waiting):
+            answer = self._waiting.get(head)
+            if answer is not None:
                 answer.put(None)
-            self._waiting.clear()
 
     def answer_arrived(self, head: str, frame: WebSocketFrame) -> None:
         """Pass the answer in *frame* to the thread that waits for *head*.
 
         Called in the loop's thread; never blocks.
         """
-        with self._safe:
-            incoming = self.incoming
-            if head == "answer" and incoming.answer_to_ignore():
-                incoming.answer_to_ignore(-1)
-                self._late.notify_all()
-            elif (answer := self._waiting.pop(head, None)) is not None:
-                answer.put(frame)
+        answer = self._waiting.pop(head, None)
+        if answer is not None:
+            answer.put(frame)
+            if answer is not self._late:
                 return
         if self._protocol.tells_first("late answer"):
             text = "%s: dropped an answer for which no thread waits: %r"
@@ -137,7 +132,8 @@ class RestExchange:
     @property
     def waiting(self) -> int:
         """The number of threads that wait for an answer."""
-        return len(self._waiting)
+        late = self._late
+        return sum(answer is not late for answer in list(self._waiting.values()))
 
     def notify(self, request: HttpServerRequest, mode: WebSocketProcessNotifyCallback) -> int:
         """Do the work of :meth:`WebSocketProcess.notify_callback`."""
@@ -199,8 +195,7 @@ class RestExchange:
             if not turns.wait(turn, timeout / 1000):
                 why = f"other requests kept the connection busy for {timeout} ms"
                 return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
-            self._ignore_abandoned()
-            if self.incoming.answer_to_ignore() and not self._late_answers_came():
+            if self._waiting and not self._late_answer_came():
                 why = "the answer to an earlier request is still missing"
                 return _no_answer(request, HTTP_CLIENTERROR, why, timed_out=True)
             return self._ask(request)
@@ -209,21 +204,20 @@ class RestExchange:
                 turns.queue.remove(turn)
             turns.wake()
 
-    def _ignore_abandoned(self) -> None:
-        """Ignore the answer to a request whose thread was interrupted before it could do so."""
-        with self._safe:
-            for _ in range(len(self._waiting)):
-                self.incoming.answer_to_ignore(1)
-            self._waiting.clear()
-
-    def _late_answers_came(self) -> bool:
+    def _late_answer_came(self) -> bool:
         """Wait until no late answer is left that could be mistaken for the next one."""
-        process = self._process
-        with self._late:
-            return self._late.wait_for(
-                lambda: not self.incoming.answer_to_ignore() or process.state is not wpsRun,
-                LATE_ANSWER_TIMEOUT_MS / 1000,
-            )
+        process, waiting = self._process, self._waiting
+        give_up = monotonic() + LATE_ANSWER_TIMEOUT_MS / 1000
+        for head in list(waiting):
+            late = waiting.get(head)
+            # the end of the connection wakes this thread, too
+            while late is not None and waiting.get(head) is late and process.state is wpsRun:
+                left = give_up - monotonic()
+                if left <= 0:
+                    return False
+                with contextlib.suppress(Empty):
+                    late.get(timeout=left)
+        return True
 
     def _ask(self, request: HttpServerRequest) -> int:
         """Send *request*, wait for its answer, and return its status."""
@@ -234,29 +228,25 @@ class RestExchange:
         # compression takes time: other threads may send meanwhile
         ahead = process.sender.prepare_ahead(frame)
         received: WebSocketFrame | None = None
-        sent = False
+        sent = gave_up = False
         failures: list[BaseException] = []
-        # has an entry once it is certain that no answer will arrive
-        unsent: list[bool] = []
         try:
             with self._safe_send:
                 if process.exchange is not self:  # a new connection has another protocol
                     return _no_answer(
                         request, HTTP_CLIENTERROR, "the connection has another protocol now"
                     )
-                sent = self._send(frame, ahead, (head, answer), failures, unsent)
+                sent = self._send(frame, ahead, (head, answer), failures)
             if sent:
                 received = answer.get(timeout=timeout / 1000)
         except Empty:
-            pass  # checked below, under the lock
+            gave_up = True
         finally:
-            with self._safe:
-                missing = self._waiting.get(head) is answer
-                if missing:
-                    if not unsent and not self._protocol.sequencing:
-                        self.incoming.answer_to_ignore(1)
-                    # a signal handler may just have ended the connection
-                    self._waiting.pop(head, None)
+            # a single step in each case, because a signal handler can raise after any
+            if self._protocol.sequencing:
+                self._waiting.pop(head, None)
+            else:
+                self._late = answer
             # log only now, without a lock
             for failure in failures:
                 log_write_failed(process, failure)
@@ -264,12 +254,12 @@ class RestExchange:
                 log_frame(process, "sent", frame)
         if not sent:
             return _no_answer(request, HTTP_CLIENTERROR, "not connected")
-        if missing:
+        if received is None and not answer.empty():
+            received = answer.get_nowait()  # it arrived just as we gave up
+        if received is None and gave_up:
             return _no_answer(
                 request, HTTP_NOTFOUND, f"no answer within {timeout} ms", timed_out=True
             )
-        if received is None and not answer.empty():
-            received = answer.get_nowait()  # it arrived just as we gave up
         if received is None:
             return _no_answer(
                 request,
@@ -284,30 +274,29 @@ class RestExchange:
         ahead: PreparedFrame | None,
         waiting: tuple[str, SimpleQueue[WebSocketFrame | None]],
         failures: list[BaseException],
-        unsent: list[bool],
     ) -> bool:
         """Send *frame*, whose answer goes to *waiting*; return whether it was sent.
 
         If a signal handler raises in here, no answer is left that could be mistaken for the next
-        one: either *unsent* gets an entry, or the connection is dropped. Called under
+        one: either there is no entry for it, or the connection is dropped. Called under
         ``_safe_send``.
         """
         process = self._process
+        head, answer = waiting
         counts = process.protocol.counts
         before = counts.frames_out
         try:
-            with self._safe:
-                self._waiting[waiting[0]] = waiting[1]
+            self._waiting[head] = answer
             sent = process.sender.send(frame, ahead, failures=failures)
         except BaseException as exc:
             if counts.frames_out == before:
                 # not sent, or cut in the middle of the write
-                unsent.append(True)
+                self._waiting.pop(head, None)
             elif not self._protocol.sequencing:
                 process.cut(exc)
             raise
         if not sent:
-            unsent.append(True)
+            self._waiting.pop(head, None)
         return sent
 
     def _why(self) -> str:

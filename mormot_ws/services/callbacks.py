@@ -59,8 +59,13 @@ class Callback:
         self.proxy: Callable[[], Any] = _nobody
         #: the service to which it was passed
         self.service: Callable[[], Any] = _nobody
-        #: True if the client is no longer called
-        self.released = False
+        # empty if the client is no longer called
+        self._live = [True]
+
+    @property
+    def released(self) -> bool:
+        """True if the client is no longer called."""
+        return not self._live
 
     def call(self, method: ServiceMethod, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a method of the client's object."""
@@ -70,9 +75,13 @@ class Callback:
         """Be called by *proxy*, as long as it is referenced."""
         self.proxy = weakref.ref(proxy, self.unreferenced)
 
-    def end(self) -> None:
-        """Stop calling the client."""
-        self.released = True
+    def end(self) -> bool:
+        """Stop calling the client; return False if that was already done."""
+        try:
+            # a single step, so that the end is reported once
+            return self._live.pop()
+        except IndexError:
+            return False
 
     def move_to(self, connection_id: int) -> None:
         """Call the client over another connection."""
@@ -222,22 +231,29 @@ class Callbacks:
 
     def unreferenced(self, callback: Callback) -> None:
         """Notify the client that its object is no longer needed."""
-        with self._safe:
-            if callback.released:
-                return
-            self._drop(callback)
+        if not self._drop(callback):
+            return
         process = self._find(callback.connection_id)
         if process is not None and isinstance(process.protocol, WebSocketProtocolRest):
             url = f"{self._root()}/_free_/{callback.number}"
             request = HttpServerRequest(url, "POST", "", b"[]", "application/json")
             process.send_frame_async(process.protocol.input_to_frame(request, True)[0])
 
-    def _drop(self, callback: Callback) -> None:
-        callback.end()
-        mine = self._callbacks.get(callback.connection_id)
-        if mine is not None and mine.get(callback.number) is callback:
-            # keep an empty table: a finaliser may run while another thread is filling it
-            del mine[callback.number]
+    def _drop(self, callback: Callback) -> bool:
+        """End *callback*; return False if that was already done."""
+        if not callback.end():
+            return False
+        tables, number = self._callbacks, callback.number
+        # no call is made under the lock, so that no signal handler runs meanwhile: it may free the
+        # server, and wait for connections that need the lock
+        with self._safe:
+            connection_id = callback.connection_id
+            if connection_id in tables:
+                mine = tables[connection_id]
+                if number in mine and mine[number] is callback:
+                    # keep an empty table: a finaliser may run while another thread is filling it
+                    del mine[number]
+        return True
 
     def released(self, connection_id: int, number: object, name: str) -> bool | None:
         """Release a callback at the request of its client.
@@ -252,10 +268,8 @@ class Callbacks:
 
     def _release(self, callback: Callback) -> bool:
         proxy = callback.proxy()
-        with self._safe:
-            if callback.released:
-                return False
-            self._drop(callback)
+        if not self._drop(callback):
+            return False
         service = callback.service()
         told = getattr(service, CALLBACK_RELEASED, None)
         if proxy is None or not callable(told):
@@ -316,9 +330,13 @@ class Callbacks:
         self._watch(process)
         with self._safe:
             mine = self._callbacks.get(before, {})
-            moved = [one for one in mine.values() if one.session_id == session_id]
+            moved = [one for one in list(mine.values()) if one.session_id == session_id]
+            theirs = self._callbacks.setdefault(after, {})
             for callback in moved:
-                del mine[callback.number]
+                # a finaliser may end it at any moment, and then tells the new connection
                 callback.move_to(after)
-                self._callbacks.setdefault(after, {})[callback.number] = callback
+                theirs[callback.number] = callback
+                mine.pop(callback.number, None)
+                if callback.released:
+                    theirs.pop(callback.number, None)
         return len(moved)

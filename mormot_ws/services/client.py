@@ -19,6 +19,7 @@ from ..request import HTTP_CLIENTERROR, HttpServerRequest
 from ..rest.exchange import RestExchange
 from ..states import ServiceInstanceImplementation, sicClientDriven, sicShared, wpsRun
 from .base import Function, Services, parted
+from .client_instance import ClientInstance
 from .client_session import SCHEMES, ClientSession, Scheme, begin_session
 from .errors import HTTP_BADREQUEST, HTTP_NOTALLOWED, answer_error, check_answered, error_of
 from .guarded import guarded
@@ -43,20 +44,6 @@ _FREED = "_free_"
 
 #: an object that could not be passed again, and the error
 NotRenewed = tuple[Any, ServiceError]
-
-
-class _Instance:
-    """A client's knowledge of an object of a service on the server."""
-
-    def __init__(self) -> None:
-        #: the number of the object; 0: not known yet
-        self.number = 0
-        #: held while an object is requested from the server
-        self.asking = threading.Lock()
-
-    def is_numbered(self, number: int) -> None:
-        """Keep the *number* assigned by the server; 0: it has been freed."""
-        self.number = number
 
 
 class ClientServices(Services):
@@ -102,9 +89,9 @@ class ClientServices(Services):
         self.on_callbacks_renewed: Callable[[ClientServices, list[NotRenewed]], object] | None = (
             None
         )
-        #: guards changes of the tables below; calls read them without it
-        self._safe_services = threading.Lock()
-        renew_in_child(self, "_safe_services", threading.Lock)
+        #: guards changes of the tables below; calls read them without it; reentrant for finalisers
+        self._safe_services = threading.RLock()
+        renew_in_child(self, "_safe_services", threading.RLock)
         #: by ``interface.method`` in lower case
         self._methods: dict[str, tuple[ServiceMethod, Function]] = {}
         self._registered: set[str] = set()
@@ -233,7 +220,7 @@ class ClientServices(Services):
         to it. Keep that reference: the server is notified when the object is gone.
         """
         kind = ServiceInstanceImplementation(instance_creation)
-        instance = _Instance() if kind is sicClientDriven else None
+        instance = ClientInstance() if kind is sicClientDriven else None
         described = interface_of(interface)
         call = partial(self._call_server, notify, instance)
         proxy: _T = proxy_of(described, call)
@@ -245,7 +232,7 @@ class ClientServices(Services):
     def _call_server(
         self,
         notify: bool,
-        instance: _Instance | None,
+        instance: ClientInstance | None,
         method: ServiceMethod,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -257,8 +244,9 @@ class ClientServices(Services):
         if instance is not None and not instance.number:
             self._make_instance(process, method.wire_name.partition(".")[0], instance)
         path = f"{self.root}/{method.wire_name}"
-        if instance is not None and instance.number:
-            path = f"{path}/{instance.number}"
+        known = 0 if instance is None else instance.number
+        if known:
+            path = f"{path}/{known}"
         if not method.parameters.callbacks:
             request = self._signed(path, method, args, kwargs, [])
             result, number = self._call(process, method, request, notify)
@@ -269,8 +257,8 @@ class ClientServices(Services):
             result, number = self._call(process, method, request, notify)
             if passed:
                 self._remember(path, method, args, kwargs, passed)
-        if instance is not None and number and not instance.number:
-            instance.is_numbered(number)
+        if instance is not None and number and not known:
+            self._keep_number(method.wire_name.partition(".")[0], instance, number)
         return result
 
     def _signed(
@@ -350,7 +338,9 @@ class ClientServices(Services):
 
     # ----------------------------------------------------------------------- objects of the server
 
-    def _make_instance(self, process: WebSocketProcess, name: str, instance: _Instance) -> None:
+    def _make_instance(
+        self, process: WebSocketProcess, name: str, instance: ClientInstance
+    ) -> None:
         """Request an instance from the server, once."""
         if process.runs_loop():
             # it would deadlock: the first call raises for that
@@ -379,11 +369,15 @@ class ClientServices(Services):
                 found = None
             number = found.get("result") if isinstance(found, dict) else None
             if type(number) is int and number > 0:
-                instance.is_numbered(number)
+                self._keep_number(name, instance, number)
 
-    def _free_instance(self, name: str, instance: _Instance) -> None:
-        number = instance.number
-        instance.is_numbered(0)
+    def _keep_number(self, name: str, instance: ClientInstance, number: int) -> None:
+        """Keep the *number* of a new object, or free it if an interrupting call was faster."""
+        if not instance.is_numbered(number):
+            self._send_later(f"{name}._free_/{number}", b"[]")
+
+    def _free_instance(self, name: str, instance: ClientInstance) -> None:
+        number = instance.is_freed()
         if number:
             self._send_later(f"{name}._free_/{number}", b"[]")
 
@@ -396,7 +390,7 @@ class ClientServices(Services):
         """
         call = call_of(released)
         instance = call.args[1] if isinstance(call, partial) else None
-        if isinstance(instance, _Instance):
+        if isinstance(instance, ClientInstance):
             name = type(released).__mro__[1]
             self._free_instance(interface_of(name).wire_name, instance)
         elif not self._passed.release(released):
@@ -530,6 +524,10 @@ class ClientServices(Services):
     def _call_again(self, passing: Passing) -> list[NotRenewed]:
         """Repeat a call that passed objects; return the objects that the server did not get."""
         objects = [callback.object() for callback in passing.callbacks]
+        if any(target is None for target in objects):
+            # gone in the meantime: the server does not need it, and must not get None instead
+            self._passed.forget(passing.callbacks)
+            return []
         passed: list[PassedCallback] = []
         try:
             request = self._signed(passing.path, passing.method, passing.arguments(), {}, passed)
@@ -539,8 +537,10 @@ class ClientServices(Services):
             _log.warning("%s could not be called again: %s", passing.method.title, error)
             if isinstance(error, ServiceConnectionError):
                 # lost again: this is repeated on the next connection
+                self._passed.forget(passed)
                 self._passed.remember(passing)
+            else:
+                self._passed.forget(passing.callbacks)
             return [(target, error) for target in objects]
-        passing.made_again(passed)
-        self._passed.remember(passing)
+        self._passed.renewed(passing, passed)
         return []

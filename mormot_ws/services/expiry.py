@@ -60,12 +60,13 @@ class Expiry:
         self._keeper = keeper
         self._tables = tables
         self._late = max(_LEAST_LATE, min(_MOST_LATE, seconds / 4))
-        #: guards the fields below; no code of the application runs while it is held
-        self._safe = threading.Lock()
+        #: guards the fields below; no code of the application runs while it is held, except for
+        #: signal handlers, for which it is reentrant: they may free the server
+        self._safe = threading.RLock()
         self._timer: Timer | None = None
         self._thread: threading.Thread | None = None
         self._stopped = False
-        renew_in_child(self, "_safe", threading.Lock)
+        renew_in_child(self, "_safe", threading.RLock)
         # the timer and the thread belong to the parent
         renew_in_child(self, "_timer", lambda: None)
         renew_in_child(self, "_thread", lambda: None)

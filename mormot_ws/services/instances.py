@@ -59,10 +59,16 @@ class Instance:
         """Record the thread whose calls it answers."""
         self.thread = weakref.ref(thread)
 
-    def begin_call(self) -> None:
-        """Count a call that begins. Called with the lock of its table held."""
+    def begin_call(self) -> bool:
+        """Count a call that begins; return False if it gets no more calls. Called with the lock of
+        its table held.
+        """
+        # no call between these two: a finaliser may end it at any other moment
+        if self.has_ended:
+            return False
         self.calls += 1
         self.is_used()
+        return True
 
     def end_call(self) -> bool:
         """Count a finished call; return whether to free the object. Called with that lock held."""
@@ -72,6 +78,9 @@ class Instance:
 
     def end(self) -> bool:
         """End it; return whether to free the object now. Called with that lock held."""
+        if self.has_ended:
+            # a signal handler has done it meanwhile
+            return False
         self.has_ended = True
         return not self.calls
 
@@ -109,9 +118,10 @@ class Instances:
         self._most = most
         self._made = made
         #: guards changes of the table, and the calls of each instance; no code of the application
-        #: runs while it is held
-        self._safe = threading.Lock()
-        renew_in_child(self, "_safe", threading.Lock)
+        #: runs while it is held, except for signal handlers and finalisers, for which it is
+        #: reentrant: they may free the server
+        self._safe = threading.RLock()
+        renew_in_child(self, "_safe", threading.RLock)
         self._instances: dict[Any, Instance] = {}
         # the objects of the parent's clients end there, and only once
         renew_in_child(self, "_instances", dict)
@@ -159,9 +169,8 @@ class Instances:
         """Begin a call in the instance with that *key* and return it; None: there is none."""
         with self._safe:
             found = self._instances.get(key)
-            if found is None or found.session_id != session_id:
+            if found is None or found.session_id != session_id or not found.begin_call():
                 return None
-            found.begin_call()
         return found
 
     def _of_thread(self) -> Instance:
@@ -265,11 +274,14 @@ class Instances:
 
     def _free_those(self, has_ended: Callable[[Instance], bool]) -> None:
         with self._safe:
-            ended = [key for key, instance in self._instances.items() if has_ended(instance)]
-            instances = [self._instances.pop(key) for key in ended]
-            idle = [instance for instance in instances if instance.end()]
-        # those left by a Ctrl-C in the middle are freed by the next call
-        self._unfreed.extend(idle)
+            for key in list(self._instances):
+                instance = self._instances.get(key)
+                if instance is None or not has_ended(instance):
+                    continue
+                # those left by a Ctrl-C in the middle are freed by the next call
+                if instance.end():
+                    self._unfreed.append(instance)
+                self._instances.pop(key, None)
         while self._unfreed:
             try:
                 instance = self._unfreed.popleft()

@@ -6,14 +6,12 @@ server is notified. After a reconnection the calls that passed them are repeated
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from ..core.forks import renew_in_child
 from ..process.process import WebSocketProcess
 from ..request import HttpServerRequest
 from ..rest.protocols import WebSocketProtocolRest
@@ -36,6 +34,8 @@ class PassedCallback:
         self.object: Callable[[], Any] = lambda: None
         #: True when the server no longer needs it
         self.freed = False
+        #: True when the server no longer knows the number, because the connection was lost
+        self.lost = False
 
     def hold(self, passed: Any) -> None:
         """Hold *passed*, weakly if its class allows that."""
@@ -47,6 +47,10 @@ class PassedCallback:
     def free(self) -> None:
         """Record that the server no longer needs it."""
         self.freed = True
+
+    def lose(self) -> None:
+        """Record that the server no longer knows the number."""
+        self.lost = True
 
     def _gone(self, ref: object) -> None:
         self._owner.gone(self)
@@ -103,12 +107,13 @@ class PassedCallbacks:
 
     def __init__(self, send: Callable[[str, bytes], object]) -> None:
         self._send = send
-        #: guards changes of the tables; reentrant, because a finaliser may run at any moment
-        self._safe = threading.RLock()
-        renew_in_child(self, "_safe", threading.RLock)
+        # the tables change by atomic operations, without a lock: finalisers and signal handlers
+        # change them at any moment, and may free the client, whose thread changes them, too
         self._numbers = count(1)
         self._callbacks: dict[int, PassedCallback] = {}
-        self._passings: list[Passing] = []
+        #: in order, by a number of their own
+        self._passings: dict[int, Passing] = {}
+        self._order = count(1)
         #: numbers that the server has freed, the latest ones
         self._freed: deque[int] = deque()
 
@@ -121,8 +126,7 @@ class PassedCallbacks:
         described.check_implementation(passed)
         callback = PassedCallback(self, next(self._numbers), described)
         callback.hold(passed)
-        with self._safe:
-            self._callbacks[callback.number] = callback
+        self._callbacks[callback.number] = callback
         return callback
 
     def find(self, number: int) -> tuple[ServiceInterface, Any] | None:
@@ -141,19 +145,17 @@ class PassedCallbacks:
             return False
         if not callback.freed:
             callback.free()
-            with self._safe:
-                self._freed.append(number)
-                # an object that is passed with each call would have more and more numbers
-                if len(self._freed) > MOST_FREED:
-                    self._callbacks.pop(self._freed.popleft(), None)
+            self._freed.append(number)
+            # an object that is passed with each call would have more and more numbers
+            if len(self._freed) > MOST_FREED:
+                self._callbacks.pop(self._freed.popleft(), None)
             self._forget_passings()
         return True
 
     def gone(self, callback: PassedCallback) -> None:
         """Notify the server that an object is gone. Runs in any thread."""
-        with self._safe:
-            known = self._callbacks.pop(callback.number, None)
-        if known is not None and not callback.freed:
+        known = self._callbacks.pop(callback.number, None)
+        if known is not None and not callback.freed and not callback.lost:
             self.tell(callback)
 
     def tell(self, callback: PassedCallback) -> None:
@@ -163,8 +165,7 @@ class PassedCallbacks:
 
     def release(self, passed: object) -> bool:
         """Release all numbers of *passed*; return whether there were any."""
-        with self._safe:
-            mine = [one for one in list(self._callbacks.values()) if one.object() is passed]
+        mine = [one for one in list(self._callbacks.values()) if one.object() is passed]
         for callback in mine:
             self.gone(callback)
             callback.free()
@@ -174,28 +175,60 @@ class PassedCallbacks:
     # ------------------------------------------------------------------------ after a reconnection
 
     def remember(self, passing: Passing) -> None:
-        """Keep a call to repeat it after a reconnection."""
-        with self._safe:
-            self._passings.append(passing)
-            too_many = len(self._passings) > MOST_PASSINGS
-        if too_many:
+        """Keep a call to repeat it after a reconnection.
+
+        An object that was released during the call is released again: the server may not have known
+        it yet.
+        """
+        for callback in passing.callbacks:
+            if callback.freed and not callback.lost and callback.number not in self._callbacks:
+                self.tell(callback)
+        passings = self._passings
+        passings[next(self._order)] = passing
+        if len(passings) > MOST_PASSINGS:
             self._forget_passings()
-            with self._safe:
-                del self._passings[:-MOST_PASSINGS]
+            for order in list(passings)[:-MOST_PASSINGS]:
+                passings.pop(order, None)
 
     def _forget_passings(self) -> None:
-        with self._safe:
-            self._passings = [passing for passing in self._passings if passing.is_needed]
+        for order in list(self._passings):
+            passing = self._passings.get(order)
+            if passing is not None and not passing.is_needed:
+                self._passings.pop(order, None)
 
     def take_passings(self) -> list[Passing]:
-        """Return the calls to be repeated; forget them and the old numbers."""
-        with self._safe:
-            passings, self._passings = self._passings, []
-            needed = [passing for passing in passings if passing.is_needed]
-            for passing in needed:
+        """Return the calls to be repeated; forget them.
+
+        The old numbers stay until :meth:`renewed` or :meth:`forget`, so that an object can be
+        released meanwhile.
+        """
+        needed = []
+        for order in list(self._passings):
+            passing = self._passings.pop(order, None)
+            if passing is not None and passing.is_needed:
+                needed.append(passing)
                 for callback in passing.callbacks:
-                    self._callbacks.pop(callback.number, None)
+                    callback.lose()
         return needed
+
+    def forget(self, callbacks: list[PassedCallback]) -> None:
+        """Forget numbers that the server does not know."""
+        for callback in callbacks:
+            self._callbacks.pop(callback.number, None)
+
+    def renewed(self, passing: Passing, callbacks: list[PassedCallback]) -> None:
+        """Keep a call that was repeated, in which its objects got the new numbers in *callbacks*.
+
+        Objects that were released in the meantime are released again, under their new numbers.
+        """
+        before = passing.callbacks
+        passing.made_again(callbacks)
+        self.remember(passing)
+        self.forget(before)
+        for old, new in zip(before, callbacks, strict=True):
+            if old.freed:
+                self.gone(new)
+                new.free()
 
 
 def send_without_waiting(process: WebSocketProcess, request: HttpServerRequest) -> bool:

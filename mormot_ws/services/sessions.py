@@ -138,7 +138,8 @@ class Sessions:
         self._most = most
         self._ended = ended
         self._begun = begun
-        #: guards changes of the two tables; requests read them without it
+        #: guards additions to the two tables. Requests read them without it, and sessions end
+        #: without it, by atomic operations: in a signal handler or finaliser, too
         self._safe = threading.Lock()
         renew_in_child(self, "_safe", threading.Lock)
         self._sessions: dict[int, AuthSession] = {}
@@ -292,10 +293,9 @@ class Sessions:
 
     def end(self, session: AuthSession) -> None:
         """End *session*, if it has not ended."""
-        with self._safe:
-            found = self._sessions.pop(session.id, None) is not None
-            self._cookies.pop(session.secret, None)
-        if found:
+        found = self._sessions.pop(session.id, None)
+        self._cookies.pop(session.secret, None)
+        if found is not None:
             self._ended(session)
 
     def sweep(self) -> None:

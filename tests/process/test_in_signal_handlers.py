@@ -42,7 +42,7 @@ def give_up():
             counts = process.protocol.counts
             print(process, process.status(), counts.frames_in, counts.frames_out)
             if process.exchange is not None:
-                print(process.exchange.waiting, process.exchange.incoming.answer_to_ignore())
+                print(process.exchange.waiting)
         sys.stdout.flush()
         os._exit(1)
 
