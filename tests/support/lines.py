@@ -1,4 +1,6 @@
-"""Interrupting a call at each of its lines, as a signal handler or a finaliser may."""
+"""Interrupting a call at each of its lines, as a finaliser may, or behind each call that it makes,
+where signal handlers run.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,7 @@ class Line:
             if frame.f_code.co_filename not in self._files:
                 return None
             if event == "line":
-                if self._passed == self.number:
-                    self.reached = True
-                    action()
-                self._passed += 1
+                self._pass(action)
             return trace
 
         before = sys.gettrace()
@@ -41,13 +40,51 @@ class Line:
         finally:
             sys.settrace(before)
 
+    def _pass(self, action: Callable[[], object]) -> None:
+        self._passed += 1
+        if self._passed == self.number + 1:
+            self.reached = True
+            action()
+
+
+class CallMade(Line):
+    """The beginning or end of a call in some modules' code that comes as the *number*-th.
+
+    Python runs signal handlers there. What they raise comes out of the call, which is not so with
+    a line.
+    """
+
+    @contextlib.contextmanager
+    def interrupted_by(self, action: Callable[[], object]) -> Iterator[None]:
+        """Call *action* there, once; it may raise."""
+
+        def profile(frame: FrameType, event: str, arg: object) -> None:
+            if frame.f_code.co_filename in self._files and event in ("call", "return", "c_return"):
+                self._pass(action)
+
+        before = sys.getprofile()
+        sys.setprofile(profile)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
 
 def each_line(*modules: ModuleType) -> Iterator[Line]:
     """Give the lines of the *modules* that a test's call runs, one for each round of the test, and
     at last one that it does not reach.
     """
+    return _each(Line, modules)
+
+
+def each_call(*modules: ModuleType) -> Iterator[Line]:
+    """Do the same with the calls that code of the *modules* makes."""
+    return _each(CallMade, modules)
+
+
+def _each(kind: type[Line], modules: tuple[ModuleType, ...]) -> Iterator[Line]:
     for number in itertools.count():
-        line = Line(number, modules)
-        yield line
-        if not line.reached:
+        place = kind(number, modules)
+        yield place
+        if not place.reached:
             return
