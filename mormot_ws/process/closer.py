@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from functools import partial
+from threading import get_ident
 from time import monotonic
 from typing import Protocol
 
@@ -158,9 +159,22 @@ class Closer:
         It is sent once per connection. A writer may hold the lock while the peer does not read, so
         the close frame waits up to *wait_ms* (None: ``close_timeout``).
         """
-        process = self._process
         if wait_ms is None:
-            wait_ms = process.settings.close_timeout
+            wait_ms = self._process.settings.close_timeout
+        try:
+            sent = self._send(code, reason, payload, wait_ms)
+            if sent:
+                _log.debug("%s: close frame sent, %d %s", self._process, code, reason)
+                if not self.handshake.received:
+                    self._limit_answer()
+            return sent
+        except BaseException:
+            # nothing else would end it, if the peer does not
+            self._process.interrupt()
+            raise
+
+    def _send(self, code: int, reason: str, payload: bytes, wait_ms: int) -> bool:
+        process = self._process
         deadline = Deadline(wait_ms)
         safe_out = process.sender.safe_out
         failures: list[BaseException] = []
@@ -169,8 +183,9 @@ class Closer:
         held: list[bool] = []
         # a signal handler or finaliser does not wait for its own thread
         seconds = 0 if process.sender.is_held_here() else wait_ms / 1000
+        holders, me = process.sender.holders, get_ident()
+        holders += (me,)
         try:
-            process.sender.begin_holding()
             if not take(safe_out, held, seconds):
                 self.handshake.note(code, reason)
                 return False
@@ -190,26 +205,29 @@ class Closer:
             process.interrupt()
             raise
         finally:
-            if held and held[0]:
-                safe_out.release()
-            process.sender.end_holding()
+            try:
+                if held and held[0]:
+                    safe_out.release()
+            finally:
+                holders.remove(me)
             if left_running:
                 process.left_run()
             for failure in failures:
                 log_queue_failed(process, failure)
             if error is not None:
                 _log.debug("%s: close frame not sent: %s", process, error)
-        _log.debug("%s: close frame sent, %d %s", process, code, reason)
-        if not self.handshake.received:
-            now = monotonic()
-            due = now + process.settings.close_timeout / 1000
-            timer, at = partial(self._overdue, self.handshake), due
-            # the server has to end TCP first (RFC 6455 §7.1.1)
-            if not process.client_side and now + _END_OUTPUT_AFTER / 1000 < due:
-                at = now + _END_OUTPUT_AFTER / 1000
-                timer = partial(self._unanswered, self.handshake, due)
-            self._timer = self._keeper.call_at(at, timer)
         return True
+
+    def _limit_answer(self) -> None:
+        """Cut the connection if the peer does not answer our close frame in time."""
+        process, now = self._process, monotonic()
+        due = now + process.settings.close_timeout / 1000
+        timer, at = partial(self._overdue, self.handshake), due
+        # the server has to end TCP first (RFC 6455 §7.1.1)
+        if not process.client_side and now + _END_OUTPUT_AFTER / 1000 < due:
+            at = now + _END_OUTPUT_AFTER / 1000
+            timer = partial(self._unanswered, self.handshake, due)
+        self._timer = self._keeper.call_at(at, timer)
 
     def _unanswered(self, handshake: CloseHandshake, due: float) -> None:
         """End the stream of a server whose close frame has not been answered yet.

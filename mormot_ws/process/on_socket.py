@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from threading import get_ident
 from types import NoneType
 from typing import ClassVar
 
@@ -106,13 +107,14 @@ class WebCrtSocketProcess(WebSocketProcess):
             transport.end(Deadline(self.settings.close_timeout), wait_first=self.client_side)
         # this wakes a writer, so that the lock below is free soon
         transport.shutdown()
-        self.sender.begin_holding()
+        holders, me = self.sender.holders, get_ident()
+        holders += (me,)
         try:
             with self.safe_out:
                 # no thread is inside a write when the descriptor is closed
                 transport.close()
         finally:
-            self.sender.end_holding()
+            holders.remove(me)
 
 
 def _no_socket() -> OSError:

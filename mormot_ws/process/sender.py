@@ -35,6 +35,7 @@ from .batch import Batch
 from .encoder import Encoder, PreparedFrame
 from .frame_log import log_lost_in_doubt, log_queue_failed, log_write_failed
 from .keeper import FlushResult, ProcessKeeper
+from .own_stack import codes_of, runs_here
 from .owner import SendingProcess
 from .queue_writer import QueueWriter
 
@@ -71,13 +72,10 @@ class Sender:
         #: held while a whole frame or a batch is written; guards the batch, the sending side of the
         #: close handshake, and the counts of sent messages
         self.safe_out: threading.Lock = threading.Lock()
-        # the thread that holds safe_out in send(), and whether the main thread is in send(): a
-        # finaliser or signal handler that interrupts it there must not wait for its own thread
-        self._writer = 0
-        self._main_sends = False
-        # the other threads that take safe_out or hold it; changed by atomic operations, therefore
-        # without a lock
-        self._holders: set[int] = set()
+        #: the threads that take or hold safe_out, unless they send: each adds itself before that,
+        #: and removes itself after it. For signal handlers, ``+=`` and ``remove()`` are one step;
+        #: a finaliser may add its thread a second time
+        self.holders: list[int] = []
         #: turns frames into bytes
         self.encoder: Encoder = Encoder(mask)
         self._queued = QueueWriter(process, self.outgoing, self.encoder)
@@ -105,8 +103,7 @@ class Sender:
     def die_in_child(self) -> None:
         """Drop half-sent frames and the locks of the parent's threads, in a forked child."""
         self.safe_out = threading.Lock()
-        self._writer, self._main_sends = 0, False
-        self._holders.clear()
+        self.holders = []
         self.outgoing.die_in_child()
         self._queued.die_in_child()
 
@@ -152,7 +149,6 @@ class Sender:
                 return False
         failure: BaseException | None = None
         try:
-            self._writer = me
             if process.state is not wpsRun:
                 return False
             if wire is None:
@@ -185,7 +181,6 @@ class Sender:
                 counts.frames_out += 1
                 counts.bytes_out += length
         finally:
-            self._writer = 0
             if not held:
                 safe_out.release()
             if failure is not None:
@@ -211,28 +206,22 @@ class Sender:
         process, safe_out = self._process, self.safe_out
         held: list[bool] = []
         failed: list[BaseException] = []
-        # True already in a signal handler that has interrupted a send on this same connection
-        before = self._main_sends
         try:
-            self._main_sends = True
             if ahead is None:
                 # without the lock, because the protocol's code runs in it
                 ahead = self.prepare_ahead(frame)
             # one step for signals, as in take(), which would cost one more call
             held += map(safe_out.acquire, _AT_ONCE)
             if not held[0]:
-                self._main_sends = before
                 if self.is_held_here():
                     # we must not wait for the send that we have interrupted
                     return self.queue(QueuedFrame.copy_of(frame))
-                self._main_sends = True
                 held.clear()
                 if not take(safe_out, held, process.settings.send_timeout / 1000):
                     # another thread's frame is stuck, too
                     return False
             return self.send(frame, ahead, True, failed)
         finally:
-            self._main_sends = before
             if held and held[0]:
                 safe_out.release()
             if failed:
@@ -248,21 +237,9 @@ class Sender:
         True only in a signal handler or finaliser, which must not wait for its own thread.
         """
         me = get_ident()
-        return (
-            self._writer == me
-            # only the mark may be left over, if a signal handler raised after the release
-            or (me in self._holders and self.safe_out.locked())
-            or (self._main_sends and me == _main_ident)
-            or self.outgoing.is_held_here()
-        )
-
-    def begin_holding(self) -> None:
-        """Record that the calling thread is about to take ``safe_out``."""
-        self._holders.add(get_ident())
-
-    def end_holding(self) -> None:
-        """Record that the calling thread has released ``safe_out``."""
-        self._holders.discard(get_ident())
+        if (me in self.holders and self.safe_out.locked()) or self.outgoing.is_held_here():
+            return True
+        return runs_here(_SENDING_IN_MAIN if me == _main_ident else _SENDING, self)
 
     def queue(self, queued: QueuedFrame) -> bool:
         """Queue *queued*, which was checked, and may already be encoded (a broadcast)."""
@@ -276,11 +253,8 @@ class Sender:
         if get_ident() == process.loop.ident:
             # the loop sends it after the callback
             self._loop_queued = True
-            if not self._callback_timer and get_ident() != _main_ident:
-                # if the callback takes long, the keeper sends it
-                self._callback_timer = True
-                delay = process.settings.send_delay / 1000
-                self._keeper.call_at(monotonic() + delay, self._callback_is_long)
+            if not self._callback_timer:
+                self._watch_callback()
         elif not self._flush_wanted:
             self._want_flush()
         return True
@@ -308,8 +282,6 @@ class Sender:
             return False
         failure: BaseException | None = None
         try:
-            # a finaliser that sends on this connection queues its frame
-            self._writer = get_ident()
             if not (self._queue_open and process.state is wpsRun and waiting.is_idle):
                 return False
             self._flush_wanted = not waiting.write_alone(queued)
@@ -320,13 +292,22 @@ class Sender:
             if not isinstance(exc, OSError) or is_foreign_timeout(exc):
                 raise
         finally:
-            self._writer = 0
             safe_out.release()
             if failure is not None:
                 log_write_failed(process, failure)
         if self._flush_wanted:
             self._keeper.wake(self)
         return True
+
+    def _watch_callback(self) -> None:
+        """If the callback takes long, let the keeper send what it has queued."""
+        try:
+            self._callback_timer = True
+            delay = self._process.settings.send_delay / 1000
+            self._keeper.call_at(monotonic() + delay, self._callback_is_long)
+        except BaseException:
+            self._callback_timer = False
+            raise
 
     def _callback_is_long(self) -> None:
         """Send what a long callback has queued. Called in the keeper's thread."""
@@ -395,7 +376,8 @@ class Sender:
     def _write_held(self, write: Callable[[], BaseException | None]) -> None:
         """Call *write* under the lock; break the connection if that fails; log what it returns."""
         failure: BaseException | None = None
-        self.begin_holding()
+        holders, me = self.holders, get_ident()
+        holders += (me,)
         try:
             with self.safe_out:
                 try:
@@ -406,7 +388,7 @@ class Sender:
                     if is_foreign_timeout(exc):
                         raise
         finally:
-            self.end_holding()
+            holders.remove(me)
         if isinstance(failure, OSError):
             log_write_failed(self._process, failure)
         elif failure is not None:
@@ -414,14 +396,17 @@ class Sender:
 
     def _want_flush(self) -> None:
         """Let the keeper flush the queue, at least ``send_delay`` ms after the last flush."""
-        self._flush_wanted = True
-        due = self._last_flush + self._process.settings.send_delay / 1000
-        if due <= monotonic() or get_ident() == _main_ident:
-            # the main thread may be in a signal handler, and may itself hold a timer's lock; the
-            # keeper waits for the rest of the time by itself
-            self._keeper.wake(self)
-        else:
-            self._keeper.call_at(due, self._flush_due)
+        try:
+            self._flush_wanted = True
+            due = self._last_flush + self._process.settings.send_delay / 1000
+            if due <= monotonic():
+                self._keeper.wake(self)
+            else:
+                self._keeper.call_at(due, self._flush_due)
+        except BaseException:
+            # the keeper may not know: the next frame tells it
+            self._flush_wanted = False
+            raise
 
     def _flush_due(self) -> None:
         self._keeper.wake(self)
@@ -459,8 +444,9 @@ class Sender:
         """Send queued frames without waiting; called by the keeper, and by the loop."""
         failures: list[BaseException] = []
         held: list[bool] = []
+        holders, me = self.holders, get_ident()
+        holders += (me,)
         try:
-            self.begin_holding()
             if not take(self.safe_out, held):
                 return FlushResult.busy
             return self._flush(failures)
@@ -470,10 +456,18 @@ class Sender:
             if is_foreign_timeout(exc):
                 raise
             return FlushResult.done
-        finally:
+        except BaseException as exc:
+            # from a signal handler. The keeper must not go on in the middle: nobody knows what was
+            # sent, or compressed
             if held and held[0]:
-                self.safe_out.release()
-            self.end_holding()
+                self._process.cut(exc)
+            raise
+        finally:
+            try:
+                if held and held[0]:
+                    self.safe_out.release()
+            finally:
+                holders.remove(me)
             for failure in failures:
                 if isinstance(failure, OSError):
                     log_write_failed(self._process, failure)
@@ -528,15 +522,20 @@ class Sender:
 
         Called after the end of a connection.
         """
-        self.begin_holding()
+        holders, me = self.holders, get_ident()
+        holders += (me,)
         try:
             with self.safe_out:
                 in_doubt = self._queued.requeue()
         finally:
-            self.end_holding()
+            holders.remove(me)
         if in_doubt:
             log_lost_in_doubt(self._process, in_doubt)
 
+
+# what takes safe_out without a note in the holders
+_SENDING_IN_MAIN = codes_of(Sender._send_in_main)
+_SENDING = codes_of(Sender.send, Sender._send_if_free)
 
 _main_ident = threading.main_thread().ident
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from threading import current_thread
+from threading import current_thread, get_ident
 from types import NoneType
 from typing import Any, ClassVar
 
@@ -488,7 +488,8 @@ class WebSocketServerSocket(CheckedAttributes):
             # Under the lock, a thread that stops the server waits for our answer, and sends its
             # close frame after it. The tables get the process before the client gets the answer, so
             # a broadcast reaches every client whose upgrade has returned.
-            process.sender.begin_holding()
+            holders, me = process.sender.holders, get_ident()
+            holders += (me,)
             try:
                 with process.safe_out:
                     self.websocket_process = process
@@ -496,7 +497,7 @@ class WebSocketServerSocket(CheckedAttributes):
                     process.join_server()
                     transport.sendall(answer)
             finally:
-                process.sender.end_holding()
+                holders.remove(me)
             process.entered_run()
             protocol.after_upgrade(process)
         except BaseException:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Callable
 from functools import partial
+from threading import get_ident
 from time import monotonic
 from typing import Any, Protocol
 
@@ -252,13 +253,14 @@ class WebSocketAsyncConnection(WebSocketServerSocket):
             return
         # this wakes a writer, so that the lock is free soon
         self.interrupt()
-        process.sender.begin_holding()
+        holders, me = process.sender.holders, get_ident()
+        holders += (me,)
         try:
             with process.safe_out:
                 # no thread is inside a write when the descriptor is closed
                 self._sock.close()
         finally:
-            process.sender.end_holding()
+            holders.remove(me)
         super()._release()
 
     def _limit(self, milliseconds: int) -> None:

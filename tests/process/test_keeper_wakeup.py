@@ -7,13 +7,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from time import monotonic
+from typing import Any
 
 import pytest
 from support import BOUND, MS, Recorder, upgraded, wait_for
 from support.keepers import Kept
+from support.lines import Line, each_line
 
 from mormot_ws import WebSocketFrame, WebSocketServer, focBinary
-from mormot_ws.process.keeper import ProcessKeeper
+from mormot_ws.process import keeper as keeper_module
+from mormot_ws.process.keeper import FlushResult, ProcessKeeper
 
 
 class Meddler:
@@ -165,3 +169,51 @@ def test_a_connection_that_fails_under_watch_harms_no_other(
     keeper.watch(Healthy(), 10 * MS)
     looks.wait("look", 3)
     assert "this one only" in caplog.text
+
+
+def test_a_finaliser_at_each_line_of_the_keepers_thread_loses_no_work() -> None:
+    """A timer and a flush, which it asks for, and those that others have asked for."""
+    for line in each_line(keeper_module):
+        done: list[str] = []
+        works = InterruptedKeeper(line, done)
+        try:
+            works.wake(Flushed(done, "flush"))
+            works.call_at(monotonic() + 1 * MS, lambda: done.append("timer"))  # noqa: B023
+            wait_for(lambda: {"flush", "timer"} <= set(done))  # noqa: B023
+            if line.reached:
+                wait_for(lambda: {"inner flush", "inner timer"} <= set(done))  # noqa: B023
+        finally:
+            works.stop()
+        assert len(set(done)) == len(done), line.number
+
+
+class Flushed:
+    """A connection whose frames are sent at once."""
+
+    def __init__(self, done: list[str], name: str) -> None:
+        self._done = done
+        self._name = name
+
+    def flush_queued(self) -> FlushResult:
+        self._done.append(self._name)
+        return FlushResult.done
+
+    def fileno(self) -> int:
+        return -1
+
+
+class InterruptedKeeper(ProcessKeeper):
+    """A keeper, in whose thread a finaliser asks for work at a *line*, and notes it as *done*."""
+
+    def __init__(self, line: Line, done: list[str]) -> None:
+        super().__init__("a keeper")
+        self._line = line
+        self._done = done
+
+    def _turn(self, selector: Any, blocked: Any, retry: Any) -> None:
+        with self._line.interrupted_by(self._ask):
+            super()._turn(selector, blocked, retry)
+
+    def _ask(self) -> None:
+        self.wake(Flushed(self._done, "inner flush"))
+        self.call_at(monotonic(), lambda: self._done.append("inner timer"))
