@@ -24,7 +24,7 @@ from .errors import HTTP_BADREQUEST, HTTP_NOTALLOWED, answer_error, check_answer
 from .guarded import guarded
 from .interface import ServiceMethod, call_of, interface_of, proxy_of
 from .parameters import JSON_TYPE
-from .passing import PASSED, PassedCallback, PassedCallbacks, Passing, send_without_waiting
+from .passing import PassedCallback, PassedCallbacks, Passing, connection_of, send_without_waiting
 from .values import load_native_json
 
 if TYPE_CHECKING:  # a client does not load the server, and vice versa
@@ -266,9 +266,11 @@ class ClientServices(Services):
             self._watch(process)
             passed: list[PassedCallback] = []
             request = self._signed(path, method, args, kwargs, passed)
+            connection = connection_of(process)
             result, number = self._call(process, method, request, notify)
             if passed:
-                self._remember(path, method, args, kwargs, passed)
+                values = method.parameters.bound(args, kwargs)
+                self._remember(Passing(method, values, passed, path), process, connection)
         if instance is not None and number and not instance.number:
             instance.is_numbered(number)
         return result
@@ -295,20 +297,16 @@ class ClientServices(Services):
 
         return self._request(url, method, args, kwargs, number_of, headers)
 
-    def _remember(
-        self,
-        path: str,
-        method: ServiceMethod,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        passed: list[PassedCallback],
-    ) -> None:
-        """Keep a call that passed objects, to repeat it after a reconnection."""
-        values = method.parameters.bound(args, kwargs)
-        for at in method.parameters.callbacks:
-            if values[at] is not None:
-                values[at] = PASSED
-        self._passed.remember(Passing(method, tuple(values), passed, path))
+    def _remember(self, passing: Passing, process: WebSocketProcess, connection: object) -> None:
+        """Keep a call that passed objects, to repeat it after a reconnection.
+
+        *connection* is the one before the call.
+        """
+        passing.made_on(connection if connection_of(process) is connection else None)
+        self._passed.remember(passing)
+        if connection_of(process) is not connection and process.state is wpsRun:
+            # the renewal on the new connection may be over
+            self._connection_changed(process, True)
 
     def _process(self) -> WebSocketProcess:
         process = self._client.websockets
@@ -518,7 +516,7 @@ class ClientServices(Services):
         """Pass objects again, until there has been no further reconnection."""
         again = True
         while again:
-            passings = self._passed.take_passings()
+            passings = self._passed.take_passings(connection_of(self._client.websockets))
             failed = [one for passing in passings for one in self._call_again(passing)]
             if passings and self.on_callbacks_renewed is not None:
                 # the callbacks have been passed in any case
@@ -533,7 +531,9 @@ class ClientServices(Services):
         passed: list[PassedCallback] = []
         try:
             request = self._signed(passing.path, passing.method, passing.arguments(), {}, passed)
-            self._call(self._process(), passing.method, request, False)
+            process = self._process()
+            connection = connection_of(process)
+            self._call(process, passing.method, request, False)
         except (ServiceError, WebSocketsError) as exc:
             error = exc if isinstance(exc, ServiceError) else ServiceError(str(exc))
             _log.warning("%s could not be called again: %s", passing.method.title, error)
@@ -542,5 +542,5 @@ class ClientServices(Services):
                 self._passed.remember(passing)
             return [(target, error) for target in objects]
         passing.made_again(passed)
-        self._passed.remember(passing)
+        self._remember(passing, process, connection)
         return []

@@ -53,21 +53,30 @@ class PassedCallback:
 
 
 class Passing:
-    """A call that passed callbacks, to be repeated after a reconnection."""
+    """A call that passed callbacks, to be repeated after a reconnection.
+
+    :param args: the arguments of the call.
+    """
 
     def __init__(
         self,
         method: ServiceMethod,
-        args: tuple[Any, ...],
+        args: list[Any],
         callbacks: list[PassedCallback],
         path: str,
     ) -> None:
         self.method = method
-        #: the arguments, with a mark in place of each callback
-        self._args = args
+        # with a mark in place of each callback, which is not kept alive
+        self._args = list(args)
+        for at in method.parameters.callbacks:
+            if args[at] is not None:
+                self._args[at] = PASSED
         self.callbacks = callbacks
         #: the URI, which contains the number of an instance
         self.path = path
+        #: the connection that the server knows the callbacks on, see :func:`connection_of`; None:
+        #: the call was answered, but it is not known on which one
+        self.connection: object = None
 
     @property
     def is_needed(self) -> bool:
@@ -79,6 +88,10 @@ class Passing:
     def made_again(self, callbacks: list[PassedCallback]) -> None:
         """Record the new numbers of its objects."""
         self.callbacks = callbacks
+
+    def made_on(self, connection: object) -> None:
+        """Record which connection the call was made on; None: it may be either of two."""
+        self.connection = connection
 
     def arguments(self) -> tuple[Any, ...]:
         """Return the arguments of the call, with its objects."""
@@ -187,15 +200,41 @@ class PassedCallbacks:
         with self._safe:
             self._passings = [passing for passing in self._passings if passing.is_needed]
 
-    def take_passings(self) -> list[Passing]:
-        """Return the calls to be repeated; forget them and the old numbers."""
+    def take_passings(self, connection: object) -> list[Passing]:
+        """Return the calls to be repeated on *connection*; forget them and the old numbers.
+
+        A call that was made on it already is kept: repeating it would pass its objects twice.
+        """
+        needed: list[Passing] = []
+        kept: list[Passing] = []
+        uncertain: list[PassedCallback] = []
         with self._safe:
             passings, self._passings = self._passings, []
-            needed = [passing for passing in passings if passing.is_needed]
-            for passing in needed:
+            for passing in passings:
+                if not passing.is_needed:
+                    continue
+                if passing.connection is not None and passing.connection is connection:
+                    kept.append(passing)
+                    continue
+                needed.append(passing)
                 for callback in passing.callbacks:
                     self._callbacks.pop(callback.number, None)
+                if passing.connection is None:
+                    uncertain += passing.callbacks
+            self._passings[:0] = kept
+        for callback in uncertain:
+            # the server may know the old number on this connection; otherwise it ignores this
+            self.tell(callback)
         return needed
+
+
+def connection_of(process: WebSocketProcess | None) -> object:
+    """Return an object that is another one after each reconnection; None without *process*.
+
+    If it is the same before a request and after its answer, the request was made on that
+    connection.
+    """
+    return None if process is None else process.closer.handshake
 
 
 def send_without_waiting(process: WebSocketProcess, request: HttpServerRequest) -> bool:
