@@ -269,8 +269,9 @@ class ClientServices(Services):
             connection = connection_of(process)
             result, number = self._call(process, method, request, notify)
             if passed:
-                values = method.parameters.bound(args, kwargs)
-                self._remember(Passing(method, values, passed, path), process, connection)
+                passing = Passing(method, method.parameters.bound(args, kwargs), passed, path)
+                # what is only queued may wait for the next connection
+                self._remember(passing, process, connection, method.waits or not notify)
         if instance is not None and number and not instance.number:
             instance.is_numbered(number)
         return result
@@ -297,12 +298,15 @@ class ClientServices(Services):
 
         return self._request(url, method, args, kwargs, number_of, headers)
 
-    def _remember(self, passing: Passing, process: WebSocketProcess, connection: object) -> None:
+    def _remember(
+        self, passing: Passing, process: WebSocketProcess, connection: object, answered: bool
+    ) -> None:
         """Keep a call that passed objects, to repeat it after a reconnection.
 
         *connection* is the one before the call.
         """
-        passing.made_on(connection if connection_of(process) is connection else None)
+        certain = answered and connection_of(process) is connection
+        passing.made_on(connection if certain else None)
         self._passed.remember(passing)
         if connection_of(process) is not connection and process.state is wpsRun:
             # the renewal on the new connection may be over
@@ -542,5 +546,5 @@ class ClientServices(Services):
                 self._passed.remember(passing)
             return [(target, error) for target in objects]
         passing.made_again(passed)
-        self._remember(passing, process, connection)
+        self._remember(passing, process, connection, True)
         return []

@@ -74,8 +74,7 @@ class Passing:
         self.callbacks = callbacks
         #: the URI, which contains the number of an instance
         self.path = path
-        #: the connection that the server knows the callbacks on, see :func:`connection_of`; None:
-        #: the call was answered, but it is not known on which one
+        #: the connection on which the call was made, see :func:`connection_of`; None: unknown
         self.connection: object = None
 
     @property
@@ -90,7 +89,7 @@ class Passing:
         self.callbacks = callbacks
 
     def made_on(self, connection: object) -> None:
-        """Record which connection the call was made on; None: it may be either of two."""
+        """Record on which connection the call was made; None: it may be another one, too."""
         self.connection = connection
 
     def arguments(self) -> tuple[Any, ...]:

@@ -44,6 +44,10 @@ class IListener(ABC):
         """Be asked."""
 
 
+class IKeeper(Protocol):
+    def keep(self, listener: IListener) -> None: ...
+
+
 class IRadio(Protocol):
     def listen(self, topic: str, listener: IListener | None) -> int: ...
     def once(self, listener: IListener, other: IListener) -> None: ...
@@ -84,9 +88,10 @@ class Radio(IRadio):
     def callback_released(self, callback: object, name: str) -> None:
         self.released.append((callback, name))
         for listeners in list(self.listeners.values()):
-            # in one step: another connection may add one at the same time
-            if callback in listeners:
-                listeners.remove(callback)
+            for one in list(listeners):
+                if one is callback:
+                    # in one step: another connection may add one at the same time
+                    listeners.remove(one)
 
     def tell(self, text: str, topic: str = "news") -> None:
         for listener in list(self.listeners.get(topic, ())):
@@ -677,6 +682,45 @@ def test_a_call_that_reaches_the_next_connection_passes_its_object_once(
     assert told == [[]]
     wait_for(lambda: len(ends.radio.released) == 1)
     assert [one.ask("once") for one in ends.radio.listeners["news"]] == ["once!"]
+
+
+def test_a_call_that_waits_for_the_next_connection_leaves_one_object(ends: Ends) -> None:
+    """It is sent, and it is repeated: the service is told that the first one is released."""
+
+    class Keeper(IKeeper):
+        def __init__(self) -> None:
+            self.kept: list[IListener] = []
+            self.released: list[object] = []
+
+        def keep(self, listener: IListener) -> None:
+            self.kept.append(listener)
+
+        def callback_released(self, callback: object, name: str) -> None:
+            self.released.append(callback)
+
+    keeper = Keeper()
+    ends.server_services.register(IKeeper, keeper)
+    told = told_of(ends)
+    lost, back = threading.Event(), threading.Event()
+    process = process_of(ends.client)
+    reconnect = process.on_reconnect
+    assert reconnect is not None
+
+    def reconnect_later(process: Any) -> str:
+        lost.set()
+        assert back.wait(BOUND)
+        return reconnect(process)
+
+    process.on_reconnect = reconnect_later
+    listener = Listener()
+    ends.process.abort("for the test")
+    assert lost.wait(BOUND)
+    ends.services.get(IKeeper, notify=True).keep(listener)
+    back.set()
+    wait_for(lambda: told)
+    wait_for(lambda: len(keeper.kept) == 2 and keeper.released)
+    (kept,) = [one for one in keeper.kept if one not in keeper.released]
+    assert kept.ask("is it heard") == "is it heard!"
 
 
 def test_what_cannot_be_passed_again_is_told(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:
