@@ -772,8 +772,11 @@ class TestPings:
 
     def test_0_is_no_limit(self) -> None:
         """A limit of 0 answers everything."""
-        settings = {"max_pings_per_second": 0, "heartbeat_delay": 0}  # only pongs come back
-        with echo_server(**settings) as server, upgraded(server.port) as client:
+        with (
+            # without a heartbeat only pongs come back
+            echo_server(max_pings_per_second=0, heartbeat_delay=0) as server,
+            upgraded(server.port) as client,
+        ):
             client.send(client.encoded(focPing) * 2000)
             assert all(client.receive_opcode(focPong) for _ in range(2000))
 
