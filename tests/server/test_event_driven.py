@@ -41,6 +41,7 @@ from mormot_ws import (
     WebSocketProtocolChat,
     WebSocketsError,
     focBinary,
+    focConnectionClose,
     focPing,
     focPong,
     focText,
@@ -313,6 +314,27 @@ def test_the_last_connection_is_forgotten_at_its_end() -> None:
         with upgraded(server.port) as client:
             assert exchange(client, ["x"]) == ["x"]
         wait_for(lambda: not server.websocket_connections)
+        wait_for(forgotten)
+
+
+def test_a_connection_whose_last_callback_is_long_is_forgotten() -> None:
+    """The keeper is not left with an ended connection to look at."""
+    seen: list[weakref.ref[WebSocketProcess]] = []
+
+    def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focConnectionClose:
+            seen.append(weakref.ref(process))
+            # what the pool's watcher does then
+            process.liveness.callback_is_long()
+
+    def forgotten() -> bool:
+        gc.collect()
+        return seen[0]() is None
+
+    with serving(callback) as server:
+        with upgraded(server.port):
+            wait_for(lambda: server.websocket_connections)
+        wait_for(lambda: seen)
         wait_for(forgotten)
 
 
