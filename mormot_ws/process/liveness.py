@@ -98,6 +98,7 @@ class Liveness:
         self._received: int | None = None
         # True if a heartbeat has found the peer silent, and will check a second time
         self._looking_again = False
+        self._stopped = False
 
     def start(self) -> None:
         """Send heartbeats from now on, if the settings ask for them."""
@@ -114,6 +115,10 @@ class Liveness:
         """
         delay = self._process.settings.heartbeat_delay / 1000
         self._keeper.watch(self, min(_LOOK_SECONDS, delay / 2) if delay else _LOOK_SECONDS)
+        # the last callback is long, and the connection has ended: stop() does the two steps in the
+        # opposite order, so one of the two sees the other
+        if self._stopped:
+            self.unwatch()
 
     def callback_is_long(self) -> None:
         """Let the keeper read ahead and answer pings while a callback is long.
@@ -139,6 +144,7 @@ class Liveness:
 
     def stop(self) -> None:
         """Stop, because the connection has ended."""
+        self._stopped = True
         self.unwatch()
         if self._heartbeat is not None:
             self._heartbeat.cancel()

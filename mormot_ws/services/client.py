@@ -25,7 +25,7 @@ from .errors import HTTP_BADREQUEST, HTTP_NOTALLOWED, answer_error, check_answer
 from .guarded import guarded
 from .interface import ServiceMethod, call_of, interface_of, proxy_of
 from .parameters import JSON_TYPE
-from .passing import PASSED, PassedCallback, PassedCallbacks, Passing, send_without_waiting
+from .passing import PassedCallback, PassedCallbacks, Passing, connection_of, send_without_waiting
 from .values import load_native_json
 
 if TYPE_CHECKING:  # a client does not load the server, and vice versa
@@ -254,9 +254,12 @@ class ClientServices(Services):
             self._watch(process)
             passed: list[PassedCallback] = []
             request = self._signed(path, method, args, kwargs, passed)
+            connection = connection_of(process)
             result, number = self._call(process, method, request, notify)
             if passed:
-                self._remember(path, method, args, kwargs, passed)
+                passing = Passing(method, method.parameters.bound(args, kwargs), passed, path)
+                # what is only queued may wait for the next connection
+                self._remember(passing, process, connection, method.waits or not notify)
         if instance is not None and number and not known:
             self._keep_number(method.wire_name.partition(".")[0], instance, number)
         return result
@@ -284,28 +287,24 @@ class ClientServices(Services):
         return self._request(url, method, args, kwargs, number_of, headers)
 
     def _remember(
-        self,
-        path: str,
-        method: ServiceMethod,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        passed: list[PassedCallback],
+        self, passing: Passing, process: WebSocketProcess, connection: object, answered: bool
     ) -> None:
-        """Keep a call that passed objects, to repeat it after a reconnection."""
-        values = method.parameters.bound(args, kwargs)
-        for at in method.parameters.callbacks:
-            if values[at] is not None:
-                values[at] = PASSED
-        self._passed.remember(Passing(method, tuple(values), passed, path))
+        """Keep a call that passed objects, to repeat it after a reconnection.
+
+        *connection* is the one before the call.
+        """
+        certain = answered and connection_of(process) is connection
+        passing.made_on(connection if certain else None)
+        self._passed.remember(passing)
+        if connection_of(process) is not connection and process.state is wpsRun:
+            # the renewal on the new connection may be over
+            self._connection_changed(process, True)
 
     def _process(self) -> WebSocketProcess:
         process = self._client.websockets
         if process is None:
-            raise ServiceConnectionError(
-                "the client is not connected: websockets_upgrade() first",
-                HTTP_CLIENTERROR,
-                maybe_executed=False,
-            )
+            text = "the client is not connected: websockets_upgrade() first"
+            raise ServiceConnectionError(text, HTTP_CLIENTERROR, maybe_executed=False)
         return process
 
     def _ask(
@@ -512,7 +511,7 @@ class ClientServices(Services):
         """Pass objects again, until there has been no further reconnection."""
         again = True
         while again:
-            passings = self._passed.take_passings()
+            passings = self._passed.take_passings(connection_of(self._client.websockets))
             failed = [one for passing in passings for one in self._call_again(passing)]
             if passings and self.on_callbacks_renewed is not None:
                 # the callbacks have been passed in any case
@@ -531,7 +530,9 @@ class ClientServices(Services):
         passed: list[PassedCallback] = []
         try:
             request = self._signed(passing.path, passing.method, passing.arguments(), {}, passed)
-            self._call(self._process(), passing.method, request, False)
+            process = self._process()
+            connection = connection_of(process)
+            self._call(process, passing.method, request, False)
         except (ServiceError, WebSocketsError) as exc:
             error = exc if isinstance(exc, ServiceError) else ServiceError(str(exc))
             _log.warning("%s could not be called again: %s", passing.method.title, error)
@@ -542,5 +543,8 @@ class ClientServices(Services):
             else:
                 self._passed.forget(passing.callbacks)
             return [(target, error) for target in objects]
-        self._passed.renewed(passing, passed)
+        before = passing.callbacks
+        passing.made_again(passed)
+        self._remember(passing, process, connection, True)
+        self._passed.renewed(before, passed)
         return []

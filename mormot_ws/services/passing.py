@@ -57,21 +57,29 @@ class PassedCallback:
 
 
 class Passing:
-    """A call that passed callbacks, to be repeated after a reconnection."""
+    """A call that passed callbacks, to be repeated after a reconnection.
+
+    :param args: the arguments of the call.
+    """
 
     def __init__(
         self,
         method: ServiceMethod,
-        args: tuple[Any, ...],
+        args: list[Any],
         callbacks: list[PassedCallback],
         path: str,
     ) -> None:
         self.method = method
-        #: the arguments, with a mark in place of each callback
-        self._args = args
+        # with a mark in place of each callback, which is not kept alive
+        self._args = list(args)
+        for at in method.parameters.callbacks:
+            if args[at] is not None:
+                self._args[at] = PASSED
         self.callbacks = callbacks
         #: the URI, which contains the number of an instance
         self.path = path
+        #: the connection on which the call was made, see :func:`connection_of`; None: unknown
+        self.connection: object = None
 
     @property
     def is_needed(self) -> bool:
@@ -83,6 +91,10 @@ class Passing:
     def made_again(self, callbacks: list[PassedCallback]) -> None:
         """Record the new numbers of its objects."""
         self.callbacks = callbacks
+
+    def made_on(self, connection: object) -> None:
+        """Record on which connection the call was made; None: it may be another one, too."""
+        self.connection = connection
 
     def arguments(self) -> tuple[Any, ...]:
         """Return the arguments of the call, with its objects."""
@@ -141,7 +153,8 @@ class PassedCallbacks:
         Calls to it in flight are still executed.
         """
         callback = self._callbacks.get(number)
-        if callback is None:
+        if callback is None or callback.lost:
+            # the object is passed again, under another number
             return False
         if not callback.freed:
             callback.free()
@@ -196,19 +209,33 @@ class PassedCallbacks:
             if passing is not None and not passing.is_needed:
                 self._passings.pop(order, None)
 
-    def take_passings(self) -> list[Passing]:
-        """Return the calls to be repeated; forget them.
+    def take_passings(self, connection: object) -> list[Passing]:
+        """Return the calls to be repeated on *connection*; forget them.
 
-        The old numbers stay until :meth:`renewed` or :meth:`forget`, so that an object can be
-        released meanwhile.
+        A call that was made on it already is kept: repeating it would pass its objects twice. The
+        old numbers stay until :meth:`renewed` or :meth:`forget`, so that an object can be released
+        meanwhile.
         """
-        needed = []
+        needed: list[Passing] = []
+        uncertain: list[PassedCallback] = []
         for order in list(self._passings):
-            passing = self._passings.pop(order, None)
-            if passing is not None and passing.is_needed:
-                needed.append(passing)
-                for callback in passing.callbacks:
-                    callback.lose()
+            passing = self._passings.get(order)
+            if passing is None:
+                continue
+            made_here = passing.connection is not None and passing.connection is connection
+            if made_here and passing.is_needed:
+                continue
+            self._passings.pop(order, None)
+            if not passing.is_needed:
+                continue
+            needed.append(passing)
+            for callback in passing.callbacks:
+                callback.lose()
+            if passing.connection is None:
+                uncertain += passing.callbacks
+        for callback in uncertain:
+            # the server may know the old number on this connection; otherwise it ignores this
+            self.tell(callback)
         return needed
 
     def forget(self, callbacks: list[PassedCallback]) -> None:
@@ -216,19 +243,25 @@ class PassedCallbacks:
         for callback in callbacks:
             self._callbacks.pop(callback.number, None)
 
-    def renewed(self, passing: Passing, callbacks: list[PassedCallback]) -> None:
-        """Keep a call that was repeated, in which its objects got the new numbers in *callbacks*.
+    def renewed(self, before: list[PassedCallback], callbacks: list[PassedCallback]) -> None:
+        """Forget the numbers *before* a call was repeated; its objects have those in *callbacks*.
 
         Objects that were released in the meantime are released again, under their new numbers.
         """
-        before = passing.callbacks
-        passing.made_again(callbacks)
-        self.remember(passing)
         self.forget(before)
         for old, new in zip(before, callbacks, strict=True):
             if old.freed:
                 self.gone(new)
                 new.free()
+
+
+def connection_of(process: WebSocketProcess | None) -> object:
+    """Return an object that is another one after each reconnection; None without *process*.
+
+    If it is the same before a request and after its answer, the request was made on that
+    connection.
+    """
+    return None if process is None else process.closer.handshake
 
 
 def send_without_waiting(process: WebSocketProcess, request: HttpServerRequest) -> bool:

@@ -694,11 +694,19 @@ def test_an_upgrade_refused_by_our_server_returns_its_status_line(server: WebSoc
 
 def test_two_upgrades_at_once_do_not_mix() -> None:
     """While one thread upgrades, another one gets a text at once."""
-    with RawServer(silent) as server, new_client(server.port, timeout=5_000) as client:
+    asked = threading.Event()
+
+    def behaviour(peer: RawServerPeer) -> None:
+        peer.read_head()
+        asked.set()
+        silent(peer)
+
+    with RawServer(behaviour) as server, new_client(server.port, timeout=5_000) as client:
         errors: list[str] = []
         first = threading.Thread(target=lambda: errors.append(upgrade(client)))
         first.start()
-        wait_for(lambda: upgrade(client) == "Another upgrade is in progress")
+        assert asked.wait(BOUND)
+        assert upgrade(client) == "Another upgrade is in progress"
         client.free()
         first.join(BOUND)
         assert len(errors) == 1

@@ -50,6 +50,7 @@ from mormot_ws import (
     focText,
     parse_close_payload,
 )
+from mormot_ws.process.liveness import Liveness
 
 _MASK = b"\x01\x02\x03\x04"
 
@@ -740,6 +741,13 @@ class TestSendTimeout:
 
 
 class TestPings:
+    @pytest.fixture(autouse=True)
+    def _only_the_loop_answers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """On a slow machine, the keeper helps a loop that has many pings in hand: it answers
+        several of them with one pong.
+        """
+        monkeypatch.setattr(Liveness, "stand_in", lambda self, now: False)
+
     def test_pings_below_the_limit_are_all_answered(self) -> None:
         """As many as ``max_pings_per_second`` in a second are in order."""
         with echo_server(max_pings_per_second=50) as server, upgraded(server.port) as client:
@@ -764,7 +772,11 @@ class TestPings:
 
     def test_0_is_no_limit(self) -> None:
         """A limit of 0 answers everything."""
-        with echo_server(max_pings_per_second=0) as server, upgraded(server.port) as client:
+        with (
+            # without a heartbeat only pongs come back
+            echo_server(max_pings_per_second=0, heartbeat_delay=0) as server,
+            upgraded(server.port) as client,
+        ):
             client.send(client.encoded(focPing) * 2000)
             assert all(client.receive_opcode(focPong) for _ in range(2000))
 

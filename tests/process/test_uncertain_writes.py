@@ -9,12 +9,21 @@ import pytest
 from support import Recorder, connect, echo_server, process_of, text, wait_for
 from support.reconnection import NEVER, FixedDelay
 
-from mormot_ws import WebSocketServer
+from mormot_ws import HttpClientWebSockets, WebSocketProcessClient, WebSocketServer
 from mormot_ws.process.batch import Batch
 
 
 class Boom(BaseException):
     """What a signal handler raises."""
+
+
+def reading(client: HttpClientWebSockets) -> WebSocketProcessClient:
+    """Return the process of *client* when its loop waits for input: before that, the loop would
+    send what is queued.
+    """
+    process = process_of(client)
+    wait_for(process.reader.safe_in.locked)
+    return process
 
 
 def interrupted(
@@ -27,7 +36,7 @@ def interrupted(
     # no other connection takes what is queued, before it is counted
     with connect(server.port, reconnect_policy=lambda: FixedDelay(NEVER)) as client:
         client.auto_reconnect()
-        process = process_of(client)
+        process = reading(client)
         write = process.write_now
 
         def writing(data: memoryview) -> int:
@@ -86,7 +95,7 @@ def test_frames_that_a_signal_handler_keeps_out_of_the_batch_are_queued_again(
     """Nothing of them was written."""
     with echo_server(callback=recorder.frame) as server, connect(server.port) as client:
         client.auto_reconnect()
-        process = process_of(client)
+        process = reading(client)
         process.outgoing.push(text("one"))
         process.outgoing.push(text("two"))
         with mock.patch.object(Batch, "fill", side_effect=Boom), pytest.raises(Boom):

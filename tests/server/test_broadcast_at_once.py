@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support import RawClient, echo_server, text, upgraded, wait_for
+from support import RawClient, echo_server, ms, text, upgraded, wait_for
 from support.tls import Authority, authority, tls_server, tls_upgraded
 
 from mormot_ws import WebSocketFrame, WebSocketServer, focBinary, focText
@@ -74,7 +74,7 @@ def test_in_the_main_thread_the_keeper_writes(woken: list[object]) -> None:
 
 def test_broadcasts_in_a_row_are_gathered(woken: list[object]) -> None:
     """Those within ``send_delay`` of the first go out together, in order."""
-    with running(send_delay=200) as (server, client):
+    with running(send_delay=ms(1_000)) as (server, client):
 
         def burst() -> None:
             for number in range(20):

@@ -41,6 +41,7 @@ from mormot_ws import (
     WebSocketProtocolChat,
     WebSocketsError,
     focBinary,
+    focConnectionClose,
     focPing,
     focPong,
     focText,
@@ -173,8 +174,11 @@ def test_a_callback_that_raises_ends_no_thread(caplog: pytest.LogCaptureFixture)
 
 
 def test_when_all_threads_are_inside_callbacks_the_others_wait_and_one_line_says_so(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # a member whose handshake was long on a busy machine would get no thread but the leader
+    for name in ("_LONG_SECONDS", "_NEXT_LONG_SECONDS"):
+        monkeypatch.setattr(leader_pool, name, 200 * MS)
     callback = Blocking()
     with serving(callback, max_server_threads=2) as server, contextlib.ExitStack() as stack:
         first, second, third = (stack.enter_context(upgraded(server.port)) for _ in range(3))
@@ -310,6 +314,27 @@ def test_the_last_connection_is_forgotten_at_its_end() -> None:
         with upgraded(server.port) as client:
             assert exchange(client, ["x"]) == ["x"]
         wait_for(lambda: not server.websocket_connections)
+        wait_for(forgotten)
+
+
+def test_a_connection_whose_last_callback_is_long_is_forgotten() -> None:
+    """The keeper is not left with an ended connection to look at."""
+    seen: list[weakref.ref[WebSocketProcess]] = []
+
+    def callback(process: WebSocketProcess, frame: WebSocketFrame) -> None:
+        if frame.opcode is focConnectionClose:
+            seen.append(weakref.ref(process))
+            # what the pool's watcher does then
+            process.liveness.callback_is_long()
+
+    def forgotten() -> bool:
+        gc.collect()
+        return seen[0]() is None
+
+    with serving(callback) as server:
+        with upgraded(server.port):
+            wait_for(lambda: server.websocket_connections)
+        wait_for(lambda: seen)
         wait_for(forgotten)
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
-from support import in_threads, wait_for
+from support import BOUND, in_threads, process_of, wait_for
 from support.rest import rest_client, rest_server
 
 from mormot_ws import (
@@ -42,6 +42,10 @@ class IListener(ABC):
     @abstractmethod
     def ask(self, question: str) -> str:
         """Be asked."""
+
+
+class IKeeper(Protocol):
+    def keep(self, listener: IListener) -> None: ...
 
 
 class IRadio(Protocol):
@@ -83,8 +87,11 @@ class Radio(IRadio):
 
     def callback_released(self, callback: object, name: str) -> None:
         self.released.append((callback, name))
-        for listeners in self.listeners.values():
-            listeners[:] = [one for one in listeners if one is not callback]
+        for listeners in list(self.listeners.values()):
+            for one in list(listeners):
+                if one is callback:
+                    # in one step: another connection may add one at the same time
+                    listeners.remove(one)
 
     def tell(self, text: str, topic: str = "news") -> None:
         for listener in list(self.listeners.get(topic, ())):
@@ -569,6 +576,151 @@ def test_a_reconnection_with_another_protocol_is_noticed_by_the_next_call() -> N
         wait_for(lambda: told == [[]])
         ends.radio.tell("again")
         wait_for(lambda: listener.texts == ["again"])
+
+
+def told_of(ends: Ends) -> list[Any]:
+    """Return a list that grows with each renewal, of a client that reconnects."""
+    told: list[Any] = []
+    ends.services.on_callbacks_renewed = lambda services, failed: told.append(failed)
+    ends.client.auto_reconnect()
+    return told
+
+
+def listens(ends: Ends) -> list[str]:
+    """Return the calls that have passed a listener."""
+    return [line for line in ends.wire if "Radio.Listen" in line]
+
+
+def test_what_was_passed_on_the_new_connection_is_not_passed_again(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a thread that was faster than the renewal: the service would have the object twice, once
+    under a number that the client has forgotten.
+    """
+    told = told_of(ends)
+    passed = threading.Event()
+    take = ends.services._passed.take_passings
+
+    def take_later(*args: Any) -> Any:
+        assert passed.wait(BOUND)
+        return take(*args)
+
+    monkeypatch.setattr(ends.services._passed, "take_passings", take_later)
+    before, after = Listener(), Listener()
+    ends.remote.listen("news", before)
+    ends.cut()
+    wait_for(lambda: len(ends.radio.released) == 1)
+    ends.remote.listen("news", after)
+    passed.set()
+    wait_for(lambda: told)
+    assert listens(ends) == [f'root/Radio.Listen ["news",{number}]' for number in (1, 2, 3)]
+    ends.radio.tell("once")
+    wait_for(lambda: before.texts == after.texts == ["once"])
+
+
+def test_a_connection_that_is_noticed_twice_is_one_reconnection(ends: Ends) -> None:
+    """A call notices the new protocol while the connection tells that it has begun."""
+    told = told_of(ends)
+    listener = Listener()
+    ends.remote.listen("news", listener)
+    ends.cut()
+    wait_for(lambda: told)
+    ends.services._connection_changed(process_of(ends.client), True)
+    wait_for(lambda: not ends.services._renewing)
+    assert told == [[]]
+    assert len(listens(ends)) == 2
+
+
+def test_a_connection_that_is_lost_just_after_the_answer_passes_it_again(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The renewal is over when the thread of the call goes on."""
+    told = told_of(ends)
+    takes: list[Any] = []
+    take, remember = ends.services._passed.take_passings, ends.services._passed.remember
+
+    def taking(*args: Any) -> Any:
+        taken = take(*args)
+        takes.append(taken)
+        return taken
+
+    def remember_late(*args: Any) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(ends.services._passed, "take_passings", taking)
+        ends.cut()
+        wait_for(lambda: takes and not ends.services._renewing)
+        remember(*args)
+
+    monkeypatch.setattr(ends.services._passed, "remember", remember_late)
+    listener = Listener()
+    ends.remote.listen("news", listener)
+    wait_for(lambda: told)
+    assert told == [[]]
+    wait_for(lambda: len(ends.radio.released) == 1)
+    ends.radio.tell("again")
+    wait_for(lambda: listener.texts == ["again"])
+
+
+def test_a_call_that_reaches_the_next_connection_passes_its_object_once(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client cannot know which connection has carried it: it passes the object again, and the
+    service is told that the first one is released.
+    """
+    told = told_of(ends)
+    call = ends.services._call
+
+    def call_late(*args: Any) -> Any:
+        monkeypatch.undo()
+        ends.cut()
+        return call(*args)
+
+    monkeypatch.setattr(ends.services, "_call", call_late)
+    listener = Listener()
+    ends.remote.listen("news", listener)
+    wait_for(lambda: told)
+    assert told == [[]]
+    wait_for(lambda: len(ends.radio.released) == 1)
+    assert [one.ask("once") for one in ends.radio.listeners["news"]] == ["once!"]
+
+
+def test_a_call_that_waits_for_the_next_connection_leaves_one_object(ends: Ends) -> None:
+    """It is sent, and it is repeated: the service is told that the first one is released."""
+
+    class Keeper(IKeeper):
+        def __init__(self) -> None:
+            self.kept: list[IListener] = []
+            self.released: list[object] = []
+
+        def keep(self, listener: IListener) -> None:
+            self.kept.append(listener)
+
+        def callback_released(self, callback: object, name: str) -> None:
+            self.released.append(callback)
+
+    keeper = Keeper()
+    ends.server_services.register(IKeeper, keeper)
+    told = told_of(ends)
+    lost, back = threading.Event(), threading.Event()
+    process = process_of(ends.client)
+    reconnect = process.on_reconnect
+    assert reconnect is not None
+
+    def reconnect_later(process: Any) -> str:
+        lost.set()
+        assert back.wait(BOUND)
+        return reconnect(process)
+
+    process.on_reconnect = reconnect_later
+    listener = Listener()
+    ends.process.abort("for the test")
+    assert lost.wait(BOUND)
+    ends.services.get(IKeeper, notify=True).keep(listener)
+    back.set()
+    wait_for(lambda: told)
+    wait_for(lambda: len(keeper.kept) == 2 and keeper.released)
+    (kept,) = [one for one in keeper.kept if one not in keeper.released]
+    assert kept.ask("is it heard") == "is it heard!"
 
 
 def test_what_cannot_be_passed_again_is_told(ends: Ends, caplog: pytest.LogCaptureFixture) -> None:

@@ -60,7 +60,7 @@ def test_kill_ends_connections_without_a_close_frame(recorder: Recorder) -> None
         server.wait_connections(1)
         server.kill()
         assert recorder.wait("focConnectionClose").value.payload == b""
-        assert reconnecting.process.lost_code == 1006
+        wait_for(lambda: reconnecting.process.lost_code == 1006)  # after the callback
         assert refused(server.port)
         server.start()
         recorder.wait("focContinuation", 2)
@@ -194,7 +194,7 @@ def test_a_process_is_killed_stopped_and_frozen(recorder: Recorder) -> None:
         server.freeze()
         assert server.stop() == 0
         assert parse_close_payload(recorder.wait("focConnectionClose", 2).value.payload)[0] == 1001
-        assert process_of(reconnecting.client).lost_code == 1001
+        wait_for(lambda: process_of(reconnecting.client).lost_code == 1001)  # after the callback
         assert server.stop() == 0
         assert repr(server).endswith(" stopped>")
 

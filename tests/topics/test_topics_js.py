@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import ANY
 
 import pytest
-from support import HOST, ROOT, wait_for
+from support import HOST, ROOT, ms, wait_for
 from support.browser import Tab, complaints
 from support.children import fixed_port
 from support.pages import blocks_of
@@ -227,7 +227,7 @@ def test_a_subscription_is_refused_or_tried_again_and_an_earlier_one_does_not_di
 def test_a_silent_connection_is_given_up_and_the_new_one_has_the_same_session(
     scripted: ScriptedServer, start: StartTopics
 ) -> None:
-    topics = start(heartbeatMs=20)
+    topics = start(heartbeatMs=ms(250))
     first = scripted.accept()
     session = first.hello()
     first.hear({"type": "ping"})
@@ -461,7 +461,7 @@ def test_a_connection_that_is_half_open_is_taken_over_and_nothing_comes_twice(
         topics_on(WebSocketAsyncServer) as server,
         FaultProxy(HOST, server.port) as proxy,
     ):
-        topics = TopicsTab(open_tab(page), proxy.port, server.port, baseMs=1, heartbeatMs=250)
+        topics = TopicsTab(open_tab(page), proxy.port, server.port, baseMs=1, heartbeatMs=ms(500))
         topics.run("listen('mine')")
         topics.tab.wait(lambda: topics.heard, "the answer")
         proxy.blackhole("down")
