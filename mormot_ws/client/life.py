@@ -97,6 +97,8 @@ class ClientLife:
         self._freed = False
         # True after free_later(): the thread frees the client when it ends
         self._free_at_end = False
+        # the thread that has ended, and does not look at that any more
+        self._left_by: threading.Thread | None = None
         close_at_exit(client)
 
     @property
@@ -136,10 +138,15 @@ class ClientLife:
     def free_later(self, code: int = 1000, reason: str = "") -> None:
         """Do the work of the client's ``free_later()``."""
         thread, process = self.thread, self.process
-        if thread is None or not thread.is_alive():
-            self.free()
-            return
         self._free_at_end = True
+        # in the opposite order of the thread, so that one of the two sees the other
+        if thread is None or self._left_by is thread or not thread.is_alive():
+            if thread is current_thread():
+                # a finaliser in its last lines
+                self._free_in_own_thread()
+            else:
+                self.free()
+            return
         self._leave(process)
         thread.terminate()
         if process is None or process.state in (wpsCreate, wpsDestroy):
@@ -415,8 +422,13 @@ class ClientLife:
         """Free the client if free_later() was called. Runs at the end of the client's thread."""
         self._client.notify_ended()
         self._tell_protocol()
-        if not self._free_at_end:
-            return
+        # first: what calls free_later() after that frees the client itself
+        self._left_by = current_thread()
+        if self._free_at_end:
+            self._free_in_own_thread()
+
+    def _free_in_own_thread(self) -> None:
+        """Free the client in its own thread, which ends."""
         with self._safe_free:
             self.freeing = True
         # otherwise another thread is doing it
