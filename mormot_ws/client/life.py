@@ -14,7 +14,7 @@ from ..core.taking import take
 from ..logs import get_logger
 from ..process.free_in_callback import meet_free_in_callback
 from ..process.freeing import close_at_exit, forget_at_exit, joined, stay_at_exit
-from ..process.keeper import ProcessKeeper, acquire_shared_keeper, release_shared_keeper
+from ..process.keeper import KeeperUse
 from ..protocols.base import OnBeforeIncomingFrame, WebSocketProtocol
 from ..reconnect_policies import ReconnectPolicy
 from ..sockets.deadline import Deadline
@@ -82,7 +82,7 @@ class ClientLife:
         self.process: WebSocketProcessClient | None = None
         #: the thread that runs it, or the last one if it has ended
         self.thread: WebSocketProcessClientThread | None = None
-        self._keeper: ProcessKeeper | None = None
+        self._keeper_use = KeeperUse()
         #: guards ``freeing``, and the start of the keeper's use and of the thread, so that free()
         #: misses neither. It comes before the locks of the keeper and the thread, and nothing
         #: blocks while it is held. It is reentrant, because a signal handler may call free() at any
@@ -97,6 +97,8 @@ class ClientLife:
         self._freed = False
         # True after free_later(): the thread frees the client when it ends
         self._free_at_end = False
+        # the thread that has ended, and does not look at that any more
+        self._left_by: threading.Thread | None = None
         close_at_exit(client)
 
     @property
@@ -136,10 +138,15 @@ class ClientLife:
     def free_later(self, code: int = 1000, reason: str = "") -> None:
         """Do the work of the client's ``free_later()``."""
         thread, process = self.thread, self.process
-        if thread is None or not thread.is_alive():
-            self.free()
-            return
         self._free_at_end = True
+        # in the opposite order of the thread, so that one of the two sees the other
+        if thread is None or self._left_by is thread or not thread.is_alive():
+            if thread is current_thread():
+                # a finaliser in its last lines
+                self._free_in_own_thread()
+            else:
+                self.free()
+            return
         self._leave(process)
         thread.terminate()
         if process is None or process.state in (wpsCreate, wpsDestroy):
@@ -184,10 +191,7 @@ class ClientLife:
         if thread is not None and not joined(thread, deadline):
             _log.error("%s: a callback does not return; its thread is left behind", thread.name)
         self._client.close()
-        with self._safe_free:
-            keeper, self._keeper = self._keeper, None
-        if keeper is not None:
-            release_shared_keeper()
+        self._keeper_use.end()
         forget_at_exit(self._client)
 
     # ------------------------------------------------------------------------------------ upgrades
@@ -313,9 +317,12 @@ class ClientLife:
         with self._safe_free:  # an earlier free() would not release the keeper
             if self.freeing:
                 return None
-            if self._keeper is None:  # else set by an upgrade whose policy or protocol raised
-                self._keeper = acquire_shared_keeper()
-        return WebSocketProcessClient(self._client, protocol, self._keeper, self._again)
+            keeper = self._keeper_use.begin()
+        if self.freeing:
+            # in a signal handler, which has interrupted the lines above
+            self._keeper_use.end()
+            return None
+        return WebSocketProcessClient(self._client, protocol, keeper, self._again)
 
     def connect_later(
         self, protocol: WebSocketProtocol, uri: str, headers: str, failed: AttemptFailure | None
@@ -415,8 +422,13 @@ class ClientLife:
         """Free the client if free_later() was called. Runs at the end of the client's thread."""
         self._client.notify_ended()
         self._tell_protocol()
-        if not self._free_at_end:
-            return
+        # first: what calls free_later() after that frees the client itself
+        self._left_by = current_thread()
+        if self._free_at_end:
+            self._free_in_own_thread()
+
+    def _free_in_own_thread(self) -> None:
+        """Free the client in its own thread, which ends."""
         with self._safe_free:
             self.freeing = True
         # otherwise another thread is doing it
@@ -445,7 +457,7 @@ class ClientLife:
         """
         self._safe_free, self._safe_freed = threading.RLock(), threading.RLock()
         thread, self.thread = self.thread, None
-        self._keeper = None
+        self._keeper_use.die_in_child()
         if thread is not None:
             thread.die_in_child()
         if dead:

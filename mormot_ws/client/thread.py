@@ -139,7 +139,10 @@ class WebSocketProcessClientThread(KnownAttributes, threading.Thread):
         Any thread and any signal handler may call it; it returns immediately.
         """
         with self._safe:
-            if self.process.state is wpsRun or self._hurry:
+            if self.process.state is wpsRun:
+                return
+            # a call that an exception has interrupted may not have woken the thread
+            if self._hurry and not self._wakes.empty():
                 return
             self._hurry = True
         self._wakes.put(None)

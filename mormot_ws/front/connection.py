@@ -91,9 +91,12 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         self._on_error: OnError | None = callbacks["on_error"]
         #: guards the callbacks, and what is put into the inbox; callbacks are never called while
         #: it is held
-        self._safe = threading.RLock()
-        #: guards _ready, _closed and _failure; notified when one of them changes
-        self._changed = threading.Condition()
+        self._safe = inbox.safe
+        #: guards _ready, _closed and _failure. Taken without the condition, in whose __enter__() an
+        #: exception from a signal handler could come when it has the lock
+        self._safe_state = threading.RLock()
+        #: notified when one of them changes
+        self._changed = threading.Condition(self._safe_state)
         #: True while there is a connection and its on_open has returned
         self._ready = False
         self._closed = False
@@ -254,7 +257,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         if self._closed:
             return None
         inbox = self._inbox
-        if inbox.messages.qsize() and (message := inbox.take()) is not None:
+        if (inbox.messages.qsize() or inbox.returned) and (message := inbox.take()) is not None:
             return message
         if self._on_message is not None or get_ident() == self._reader:
             self._check_reader()
@@ -293,7 +296,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
 
     def _end(self) -> None:
         """Nothing more can be sent or received."""
-        with self._changed:
+        with self._safe_state:
             self._closed = True
             self._ready = False
             self._changed.notify_all()
@@ -395,14 +398,14 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
             self._open_untold = callback is None
         if callback is not None:
             self._call("on_open", callback)
-        with self._changed:
+        with self._safe_state:
             self._unsent = False
             self._ready = not self._closed
             self._changed.notify_all()
 
     def _lost(self, process: WebSocketProcess) -> None:
         """A connection has ended."""
-        with self._changed:
+        with self._safe_state:
             self._ready = False
             self._changed.notify_all()
         with self._safe:
@@ -445,7 +448,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
 
     def _gave_up(self, client: HttpClientWebSockets, failure: ReconnectFailure) -> None:
         """There will be no further attempt."""
-        with self._changed:
+        with self._safe_state:
             if self._closed or self._failure is not None:
                 return
             self._failure = failure
@@ -485,7 +488,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
                 if self._send_frame(frame):
                     return True
                 # a partially sent message has not reached the peer: it is sent again
-                with self._changed:
+                with self._safe_state:
                     self._changed.wait(_PAUSE)
             elif not (self._closed or self._failure is not None):
                 return False
@@ -494,7 +497,7 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
         """Wait until *end* for a connection. False immediately if there will be none, and in
         callbacks if there is none.
         """
-        with self._changed:
+        with self._safe_state:
             while not (self._ready and self._is_running()):
                 if self._closed or self._failure is not None:
                     return False
@@ -532,7 +535,8 @@ class Connection(ConnectionTopics, ConnectionAttributes, ClosedByWith):
 
     def die_in_child(self) -> None:
         """Become closed, in a forked child."""
-        self._safe, self._changed = threading.RLock(), threading.Condition()
+        safe = self._safe_state = threading.RLock()
+        self._safe, self._changed = threading.RLock(), threading.Condition(safe)
         self._closed, self._ready = True, False
         self._inbox.die_in_child()
 

@@ -406,45 +406,63 @@ def _wait(selector: selectors.BaseSelector, timeout: float | None) -> list[int]:
 
 # ------------------------------------------------------------------------ the keeper of all clients
 
-# held while the name below changes, never while a keeper stops; reentrant, because free() may be
-# called in a signal handler that interrupts the change
+# held while the name below or the users of a keeper change, never while a keeper stops; reentrant,
+# because free() may be called in a signal handler that interrupts the change
 _shared_safe = threading.RLock()
-# the keeper, and a list with one entry for each of its users
-_shared: tuple[ProcessKeeper, list[None]] | None = None
+# the keeper, and its users
+_shared: tuple[ProcessKeeper, set[KeeperUse]] | None = None
 
 
-def acquire_shared_keeper() -> ProcessKeeper:
-    """Return the keeper that all clients of this OS process share.
+class KeeperUse:
+    """One user's use of the keeper that all clients of this OS process share.
 
-    Each caller releases it with :func:`release_shared_keeper`.
+    Both methods can be called again after an exception has interrupted them, and then finish the
+    work.
     """
-    global _shared
-    with _shared_safe:
-        while True:
-            shared = _shared
+
+    def __init__(self) -> None:
+        #: what is used, until its end is complete
+        self._shared: tuple[ProcessKeeper, set[KeeperUse]] | None = None
+
+    def begin(self) -> ProcessKeeper:
+        """Return the keeper, which works until :meth:`end`; a second call returns the same."""
+        global _shared
+        with _shared_safe:
+            if self._shared is not None and self in self._shared[1]:
+                return self._shared[0]
+            while True:
+                shared = _shared
+                if shared is None:
+                    shared = _shared = ProcessKeeper("mormot_ws clients' keeper"), set()
+                # first, so that end() finds it whatever interrupts the next line
+                self._shared = shared
+                keeper, users = shared
+                users.add(self)
+                if _shared is shared:
+                    return keeper
+                # a signal handler has just ended the last use
+                self._shared = None
+
+    def end(self) -> None:
+        """End the use; the keeper's thread ends with the last one."""
+        global _shared
+        with _shared_safe:
+            shared = self._shared
             if shared is None:
-                shared = _shared = ProcessKeeper("mormot_ws clients' keeper"), []
+                return
             keeper, users = shared
-            users.append(None)
-            # otherwise a signal handler has just released the last use
-            if _shared is shared:
-                return keeper
+            users.discard(self)
+            if not users and _shared is shared:
+                _shared = None
+            # after that, because a signal handler may have begun to use it before
+            last = not users
+        if last:
+            keeper.stop()
+        self._shared = None
 
-
-def release_shared_keeper() -> None:
-    """Release the shared keeper; its thread ends with the last user."""
-    global _shared
-    with _shared_safe:
-        shared = _shared
-        if shared is None:
-            return
-        keeper, users = shared
-        users.pop()
-        if users:
-            return
-        if _shared is shared:
-            _shared = None
-    keeper.stop()
+    def die_in_child(self) -> None:
+        """Forget the parent's keeper, in a forked child."""
+        self._shared = None
 
 
 def _forget_shared_in_child() -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support import BOUND, HOST, RawServer, echo_server, polite, text, wait_for
+from support import BOUND, HOST, RawServer, echo_server, in_threads, polite, text, wait_for
 from support.raw_peer import RawServerPeer
+from support.signal_places import each_signal, signals_anywhere
 
 from mormot_ws import GaveUp, connect, focConnectionClose, focText, parse_close_payload
+from mormot_ws.front import connection
+from mormot_ws.front import inbox as inbox_module
 from mormot_ws.front.inbox import Inbox
 from mormot_ws.testing import EchoServer
 
@@ -176,3 +180,69 @@ def test_the_inbox_alone() -> None:
     inbox.wait_for_room()
     assert [inbox.get(1), inbox.get(1), inbox.get(None), inbox.get(0)] == ["b", "c", None, None]
     assert inbox.take() is None
+
+
+class Raised(BaseException):
+    """What the signal handlers of these tests raise."""
+
+
+def interrupt() -> None:
+    raise Raised
+
+
+@signals_anywhere
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("timeout", [BOUND, None])
+def test_a_reader_that_was_interrupted_anywhere_loses_no_message(
+    wait: bool, timeout: float | None
+) -> None:
+    """The next one gets all of them, in order, and the end."""
+    for place in each_signal(inbox_module):
+        inbox = Inbox(9, "wait")
+        got: list[Any] = []
+        for number in range(3):
+            inbox.offer(str(number))
+        inbox.end()
+        with contextlib.suppress(Raised), place.interrupted_by(interrupt):
+            for _ in range(4):
+                got.append(inbox.get(timeout) if wait else inbox.take())
+        while None not in got:
+            got.append(inbox.get(BOUND))
+        assert got == ["0", "1", "2", None], place.number
+        assert inbox.get(BOUND) is None
+    assert place.number > 6
+
+
+@signals_anywhere
+def test_a_recv_that_was_interrupted_anywhere_loses_no_message() -> None:
+    """Neither does a loop, which can be continued."""
+    with EchoServer() as server, connect(server.uri) as ws:
+        for place in each_signal(inbox_module, connection):
+            for number in range(3):
+                assert ws.send(str(number))
+            got: list[Any] = []
+            try:
+                with place.interrupted_by(interrupt):
+                    for message in ws:
+                        got.append(message)
+                        if len(got) == 2:
+                            break
+            except Raised:
+                pass
+            while len(got) < 3:
+                got.append(ws.recv(BOUND))
+            assert got == ["0", "1", "2"], place.number
+    assert place.number > 3
+
+
+@signals_anywhere
+def test_a_wait_that_was_interrupted_anywhere_keeps_no_lock() -> None:
+    """The connection's own thread, and others, go on."""
+    with EchoServer() as server, connect(server.uri) as ws:
+        assert ws.wait_connected(BOUND)
+        for place in each_signal(connection, threading):
+            with contextlib.suppress(Raised), place.interrupted_by(interrupt):
+                ws.wait_connected(BOUND)
+            # takes the lock, too
+            assert in_threads(1, lambda number: ws.wait_connected(BOUND)) == [True], place.number
+    assert place.number > 1

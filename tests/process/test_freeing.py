@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from support import BOUND
+from support.lines import each_line
 
 from mormot_ws.process import freeing, keeper
 from mormot_ws.process.freeing import close_all_now, close_at_exit, forget_at_exit
@@ -90,45 +91,53 @@ def test_others_may_come_and_go_meanwhile() -> None:
     assert steps.count("mine ends") == 300
 
 
+def works(found: keeper.ProcessKeeper) -> bool:
+    """Tell whether the keeper calls what it is given."""
+    ran = threading.Event()
+    found.call_at(0, ran.set)
+    return ran.wait(BOUND)
+
+
 def test_the_shared_keeper_ends_with_its_last_user() -> None:
     """It is the same for all users; the next one gets a new one."""
-    first, same = keeper.acquire_shared_keeper(), keeper.acquire_shared_keeper()
-    assert first is same
-    ran = threading.Event()
-    first.call_at(0, ran.set)
-    assert ran.wait(BOUND)
-    keeper.release_shared_keeper()
-    ran.clear()
-    first.call_at(0, ran.set)
-    assert ran.wait(BOUND)
-    keeper.release_shared_keeper()
+    use, other_use = keeper.KeeperUse(), keeper.KeeperUse()
+    first = use.begin()
+    assert other_use.begin() is first
+    assert use.begin() is first
+    assert works(first)
+    use.end()
+    use.end()
+    assert works(first)
+    other_use.end()
     assert first._thread is not None
     assert not first._thread.is_alive()
-    other = keeper.acquire_shared_keeper()
-    assert other is not first
-    keeper.release_shared_keeper()
+    assert use.begin() is not first
+    use.end()
+    assert keeper._shared is None
 
 
-def test_a_user_that_goes_in_the_middle_of_another_coming_ends_no_keeper_in_use() -> None:
+@pytest.mark.parametrize("comes", [False, True])
+def test_a_user_that_goes_in_the_middle_of_another_coming_ends_no_keeper_in_use(
+    comes: bool,
+) -> None:
     """A signal handler frees the last client while the main thread is getting the keeper for the
-    next: that one gets a keeper that works.
+    next, or the other way round: that one gets a keeper that works.
     """
-    first = keeper.acquire_shared_keeper()
+    for line in each_line(keeper):
+        going, coming = keeper.KeeperUse(), keeper.KeeperUse()
+        going.begin()
+        got: list[keeper.ProcessKeeper] = []
 
-    class Interrupted(list[None]):
-        def append(self, item: None) -> None:
-            keeper.release_shared_keeper()
-            super().append(item)
+        def come(coming: keeper.KeeperUse = coming, got: list[keeper.ProcessKeeper] = got) -> None:
+            got.append(coming.begin())
 
-    shared = keeper._shared
-    assert shared is not None
-    # nothing puts it back afterwards: it is stopped then
-    keeper._shared = (first, Interrupted(shared[1]))
-    second = keeper.acquire_shared_keeper()
-    try:
-        assert second is not first
-        ran = threading.Event()
-        second.call_at(0, ran.set)
-        assert ran.wait(BOUND)
-    finally:
-        keeper.release_shared_keeper()
+        outer, inner = (going.end, come) if comes else (come, going.end)
+        with line.interrupted_by(inner):
+            outer()
+        if line.reached:
+            assert works(got[0]), line.number
+            assert coming.begin() is got[0]
+        coming.end()
+        going.end()
+        assert keeper._shared is None
+    assert line.number > 5

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from support.lines import Line, each_line, each_place
+from support.lines import Line, each_call, each_line
 from support.rest import KINDS, RestPair, mirror, pair
 from support.waiting import BOUND, ms
 
@@ -151,7 +151,7 @@ def abort(ends: RestPair) -> None:
 def test_a_waiting_request_is_woken_whatever_interrupts_the_end_of_the_connection(
     kind: str, action: Callable[[RestPair], object]
 ) -> None:
-    for place in each_place(*MODULES):
+    for place in each_call(*MODULES):
         gate = Gate()
         with pair(kind, gate) as ends:
             statuses: list[int] = []
@@ -179,7 +179,7 @@ def test_a_waiting_request_is_woken_whatever_interrupts_the_end_of_the_connectio
 def test_what_a_signal_handler_raises_in_a_request_comes_out(kind: str) -> None:
     """The next requests get their own answers."""
     with pair(kind) as ends:
-        for place in each_place(*MODULES):
+        for place in each_call(*MODULES):
             with prompt():
                 with contextlib.suppress(Boom), place.interrupted_by(boom):
                     asked(ends.process, "/interrupted")
@@ -198,7 +198,7 @@ def test_what_a_signal_handler_raises_in_a_late_request_comes_out(
     gate, timeout = Gate(), [0]
     monkeypatch.setattr(exchange.RestExchange, "_timeout_ms", lambda self: timeout[0])
     with pair(kind, gate) as ends:
-        for place in each_place(*MODULES):
+        for place in each_call(*MODULES):
             gate.opened.clear()
             timeout[0] = ms(5)
             with contextlib.suppress(Boom), place.interrupted_by(boom):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import pytest
-from support.lines import Line, each_line, each_place
+from support.lines import Line, each_call, each_line
 from support.rest import rest_client, rest_server
 from support.waiting import BOUND, wait_for
 
@@ -139,7 +139,7 @@ def test_objects_are_freed_once_whatever_interrupts_their_end(
     outer: Callable[[Ends], object], inner: Callable[[Ends], object]
 ) -> None:
     """And the server does not wait for itself."""
-    for place in each_place(*SERVER):
+    for place in each_call(*SERVER):
         with both(sicPerSession) as ends:
             assert ends.services.get(IRadio).number() == 0
             with prompt(), place.interrupted_by(lambda ends=ends: inner(ends)):  # type: ignore[misc]
@@ -152,7 +152,7 @@ def test_an_object_may_be_called_in_the_middle_of_its_first_call() -> None:
     """That works, or raises at once; the server keeps one object."""
     outcomes: set[str] = set()
     with both() as ends:
-        for place in each_place(*CLIENT, exchange):
+        for place in each_call(*CLIENT, exchange):
             ends.made.clear()
             radio = ends.services.get(IRadio, instance_creation=sicClientDriven)
             numbers: list[int] = []
@@ -254,7 +254,7 @@ def test_a_callback_that_is_dropped_at_any_line_is_released_once(also_released: 
 @pytest.mark.parametrize("side", ["client", "server"])
 def test_freeing_in_a_release_does_not_wait_for_itself(side: str) -> None:
     """On either side, at each place where a signal handler runs."""
-    for place in each_place(callbacks, passing, client, server):
+    for place in each_call(callbacks, passing, client, server):
         with both() as ends:
             listener = Listener()
             radio = ends.services.get(IRadio, instance_creation=sicClientDriven)

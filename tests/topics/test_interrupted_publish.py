@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from support import wait_for
 from support.hubs import Heard
-from support.lines import each_call_end, each_line
+from support.lines import each_call, each_line
 from support.waiting import BOUND, ms
 
 from mormot_ws import Lost, MemoryHub, Publication
@@ -172,7 +172,7 @@ def after_the_first(heard: Heard) -> Iterator[None]:
 
 def test_a_subscription_hears_what_was_raised_before_its_call() -> None:
     """And not again what it was called with."""
-    for end in each_call_end(memory_hub, memory_topic, subscription):
+    for end in each_call(memory_hub, memory_topic, subscription):
         with MemoryHub() as hub:
             first, second = Heard(), Heard()
             hub.subscribe("news", first)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from support import HOST, wait_for
 from support.hubs import Heard
-from support.lines import each_call_end
+from support.lines import each_call
 from support.redis_server import RedisServer, redis_server
 from support.tls import Authority, authority, stranger  # noqa: F401
 from support.waiting import BOUND, MS, ms
@@ -1098,7 +1098,7 @@ class TestRaisingSignalHandlers:
             "subscribe": lambda topic: hub.subscribe(topic, print),
             "members": hub.members,
         }
-        for end in each_call_end(*self.PARTS):
+        for end in each_call(*self.PARTS):
             topic, heard = f"news {end.number}", Heard()
             hub.subscribe(topic, heard)
             with end.raises():
@@ -1114,7 +1114,7 @@ class TestRaisingSignalHandlers:
 
     def test_the_thread_is_started_again(self, make: Make, shared_redis: RedisServer) -> None:
         """And there is only one in the end."""
-        for end in each_call_end(redis_hub, redis_listener):
+        for end in each_call(redis_hub, redis_listener):
             hub, heard = make(shared_redis.url), Heard()
             with end.raises():
                 hub.wait_connected(ms(5_000))

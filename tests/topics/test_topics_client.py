@@ -14,7 +14,7 @@ from unittest import mock
 
 import pytest
 from support import HOST
-from support.lines import each_call_end, each_line
+from support.lines import each_call, each_call_end, each_line
 from support.topics import SESSION, Heard, Talker, client_of, refusing, topics_on
 from support.waiting import BOUND, MS, in_threads, ms, wait_for
 
@@ -751,7 +751,7 @@ def test_what_a_raising_signal_handler_has_left_is_sent() -> None:
     protocol = WebSocketProtocolTopics(max_unacknowledged=0)
     limits = TopicLimits(max_publications_per_second=0, max_topics=0)
     with topics_on(EVENTS, limits=limits) as topics, client_of(topics.port, protocol):
-        for end in each_call_end(outlet, publishing):
+        for end in each_call(outlet, publishing):
             with end.raises():
                 protocol.publish("news", end.number)
             assert protocol.publish("news", "next").wait(ms(5_000))
