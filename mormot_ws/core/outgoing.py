@@ -134,7 +134,8 @@ class OutgoingFrames:
         while self._late:
             late = self._late[0]
             if not (self.frames and self.frames[-1] is late):
-                self._push(late, len(late.payload))
+                # it was accepted, so the limits do not apply
+                self._append(late, len(late.payload))
             del self._late[0]
 
     def _push(self, queued: QueuedFrame, size: int) -> bool:
@@ -146,12 +147,15 @@ class OutgoingFrames:
                 self.lost += 1
                 return False
             self._make_room(size)
+        self._append(queued, size)
+        return True
+
+    def _append(self, queued: QueuedFrame, size: int) -> None:
         if not self.frames:
             # an interrupted change may have left a wrong number
             self._bytes = 0
         self._bytes += size
         self.frames.append(queued)
-        return True
 
     def _make_room(self, size: int) -> None:
         while self.frames and (

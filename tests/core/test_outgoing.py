@@ -7,7 +7,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.lines import each_line
 
+from mormot_ws.core import outgoing
 from mormot_ws.core.frames import (
     WebSocketFrame,
     WebSocketFramePayload,
@@ -254,3 +256,31 @@ class TestClear:
         queue.clear()
         assert queue.push_queued(queued(b"3")) is True
         assert queue.lost == 0
+
+
+@pytest.mark.parametrize("change", ["push", "take", "put_back"])
+def test_a_full_queue_keeps_what_it_has_accepted_in_the_middle_of_a_change(change: str) -> None:
+    """A finaliser pushes a frame at each line of the change: it is refused, or it is kept."""
+    for line in each_line(outgoing):
+        queue = OutgoingFrames(max_frames=1, max_bytes=0)
+        queue.push(WebSocketFrame(focText, "first"))
+        # as it is while an interruption of another change is not over
+        queue._late.append(QueuedFrame.copy_of(WebSocketFrame(focText, "late")))
+        accepted: list[bool] = []
+
+        def push(queue: OutgoingFrames = queue, accepted: list[bool] = accepted) -> None:
+            accepted.append(queue.push(WebSocketFrame(focText, "interrupting")))
+
+        found: list[QueuedFrame] = []
+        with line.interrupted_by(push):
+            if change == "push":
+                queue.push(WebSocketFrame(focText, "interrupted"))
+            elif change == "take":
+                found += queue.take(1_000)
+            else:
+                queue.put_back(queue.take(1_000))
+        while queue:
+            found += queue.take(1_000)
+        texts = [queued.payload for queued in found]
+        assert texts.count(b"interrupting") == sum(accepted), line.number
+        assert {b"first", b"late"} <= set(texts)
