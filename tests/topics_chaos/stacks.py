@@ -17,13 +17,12 @@ def stacks_on_signal(path: str) -> None:
     The main thread does it, because ``faulthandler`` may crash a process whose threads go on
     running meanwhile.
     """
-    # it lives as long as the process
-    file = open(f"{path}.stacks", "a", encoding="utf-8")  # noqa: SIM115
 
     def write(number: int, frame: object) -> None:
         names = {thread.ident: thread.name for thread in threading.enumerate()}
-        for ident, top in sys._current_frames().items():
-            file.write(f"{names.get(ident, ident)}:\n{''.join(traceback.format_stack(top))}\n")
-        file.flush()
+        with open(f"{path}.stacks", "a", encoding="utf-8") as file:
+            for ident, top in sys._current_frames().items():
+                stack = "".join(traceback.format_stack(top))
+                file.write(f"{names.get(ident, ident)}:\n{stack}\n")
 
     signal.signal(SIGNAL, write)
