@@ -294,9 +294,13 @@ def test_a_peer_that_does_not_read_holds_up_only_its_own_callback() -> None:
         wait_for(lambda: not server.websocket_connections)
 
 
-@pytest.mark.skipif(
+#: for tests of what is forgotten
+nothing_is_kept = pytest.mark.skipif(
     bool(os.environ.get("MORMOT_WS_TEST_LOCKS")), reason="the log records that are kept name it"
 )
+
+
+@nothing_is_kept
 def test_the_last_connection_is_forgotten_at_its_end() -> None:
     """Not at the next event, which may come hours later."""
     seen: list[weakref.ref[WebSocketProcess]] = []
@@ -317,6 +321,7 @@ def test_the_last_connection_is_forgotten_at_its_end() -> None:
         wait_for(forgotten)
 
 
+@nothing_is_kept
 def test_a_connection_whose_last_callback_is_long_is_forgotten() -> None:
     """The keeper is not left with an ended connection to look at."""
     seen: list[weakref.ref[WebSocketProcess]] = []
